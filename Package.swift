@@ -1,0 +1,97 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+// One set of sources, two builds. With ROOTLINK_EMBEDDED in the environment only the client is
+// described, compiled as Embedded Swift and linked statically; without it everything is compiled
+// ordinarily, for the server and the tests. Docs: docs/design.md.
+
+import PackageDescription
+
+let isEmbedded = Context.environment["ROOTLINK_EMBEDDED"] != nil
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+let embedded: [SwiftSetting] = [
+  .enableExperimentalFeature("Embedded"),
+  .unsafeFlags(["-wmo", "-Osize"]),
+]
+// `-lm`: Embedded Swift's floating point support asks for ceil(3), which static glibc keeps there.
+let staticLink: [LinkerSetting] = [
+  .unsafeFlags([
+    "-Xclang-linker", "-static", "-Xlinker", "--gc-sections",
+    "-Xlinker", "-s", "-lm",
+  ])
+]
+
+/// A module of the client: compiled both ways.
+func bothWays(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(
+    name: name, dependencies: dependencies, swiftSettings: isEmbedded ? strict + embedded : strict)
+}
+
+/// A module of the server: compiled ordinarily only.
+func ordinary(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .testTarget(
+    name: name, dependencies: dependencies + ["TestSupport"], swiftSettings: strict)
+}
+
+let client: [Target] = [
+  bothWays("WireFormat"),
+  bothWays("NBDProtocol", ["WireFormat"]),
+  bothWays("NetlinkProtocol", ["WireFormat"]),
+  bothWays("BootPlanning", ["WireFormat"]),
+  .target(name: "CLinux", cSettings: [.unsafeFlags(["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"])]),
+  bothWays("LinuxSystem", ["CLinux", "WireFormat"]),
+  bothWays("NBDDriver", ["LinuxSystem", "NetlinkProtocol", "WireFormat"]),
+  bothWays("NBDClient", ["NBDProtocol", "LinuxSystem", "WireFormat"]),
+  bothWays(
+    "BootExecution",
+    ["BootPlanning", "NBDClient", "NBDDriver", "NBDProtocol", "LinuxSystem", "WireFormat"]),
+  .executableTarget(
+    name: "rootlink",
+    dependencies: ["BootExecution", "BootPlanning", "LinuxSystem", "WireFormat"],
+    swiftSettings: isEmbedded ? strict + embedded : strict,
+    linkerSettings: isEmbedded ? staticLink : []),
+]
+
+let server: [Target] = [
+  ordinary("BlockBackends", ["LinuxSystem", "CLinux"]),
+  ordinary("BlockServer", ["BlockBackends", "LinuxSystem"]),
+  ordinary("NBDServer", ["NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
+  .executableTarget(
+    name: "rootlinkd",
+    dependencies: [
+      "NBDServer", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux",
+      .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      .product(name: "Logging", package: "swift-log"),
+      .product(name: "TOMLKit", package: "TOMLKit"),
+    ],
+    swiftSettings: strict),
+]
+
+let testTargets: [Target] = [
+  .target(name: "TestSupport", dependencies: ["WireFormat"], path: "Tests/TestSupport", swiftSettings: strict),
+  tests("WireFormatTests", ["WireFormat"]),
+]
+
+let package = Package(
+  name: "rootlink",
+  products: [.executable(name: "rootlink", targets: ["rootlink"])]
+    + (isEmbedded ? [] : [.executable(name: "rootlinkd", targets: ["rootlinkd"])]),
+  dependencies: isEmbedded
+    ? []
+    : [
+      .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+      .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+      .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    ],
+  targets: isEmbedded ? client : client + server + testTargets,
+  cxxLanguageStandard: .cxx17
+)

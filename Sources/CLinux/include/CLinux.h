@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Swift cannot see of libc and the kernel: variadic calls, macros, errno. No opinions here.
+// Every call that fails returns the negated errno. One header an area.
+#ifndef ROOTLINK_CLINUX_H
+#define ROOTLINK_CLINUX_H
+#include "clinux_file.h"
+#include "clinux_process.h"
+#include "clinux_socket.h"
+#endif
