@@ -44,11 +44,15 @@ int clinux_wait(int pid) {
     if (errno != EINTR) return -errno;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
 }
-int clinux_run(const char *path, const char *const list[]) {
+int clinux_run(const char *words, size_t count) {
+  const char *list[64];
+  if (count == 0 || count >= 64) return -E2BIG;
+  for (size_t index = 0; index < count; index++, words += strlen(words) + 1) list[index] = words;
+  list[count] = NULL;
   pid_t pid = fork();
   if (pid < 0) return -errno;
   if (pid == 0) {
-    execv(path, (char *const *)list);
+    execv(list[0], (char *const *)list);
     _exit(127);
   }
   return clinux_wait(pid);
@@ -71,6 +75,10 @@ int clinux_stat(const char *path, struct clinux_status *into) {
   if (stat(path, &s) < 0) return -errno;
   take_status(&s, into);
   return 0;
+}
+int clinux_O_DIRECT(void) { return O_DIRECT; }
+int clinux_fallocate(int fd, int mode, int64_t offset, int64_t count) {
+  return fallocate(fd, mode, offset, count) < 0 ? -errno : 0;
 }
 void *clinux_opendir(const char *path) { return opendir(path); }
 const char *clinux_readdir(void *directory) {

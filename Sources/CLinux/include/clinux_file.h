@@ -26,6 +26,7 @@ static inline int clinux_openat(int dir, const char *path, int flags, unsigned m
   int fd = openat(dir, path, flags | O_CLOEXEC, mode);
   return fd < 0 ? -errno : fd;
 }
+int clinux_O_DIRECT(void); /* differs between architectures */
 static inline int clinux_close(int fd) { return close(fd) < 0 ? -errno : 0; }
 static inline int clinux_dup_cloexec(int fd) {
   int r = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -49,9 +50,7 @@ static inline long clinux_pwrite(int fd, const void *from, size_t count, int64_t
 }
 static inline int clinux_fsync(int fd) { return fsync(fd) < 0 ? -errno : 0; }
 static inline int clinux_fdatasync(int fd) { return fdatasync(fd) < 0 ? -errno : 0; }
-static inline int clinux_fallocate(int fd, int mode, int64_t offset, int64_t count) {
-  return fallocate(fd, mode, offset, count) < 0 ? -errno : 0;
-}
+int clinux_fallocate(int fd, int mode, int64_t offset, int64_t count);
 static inline int64_t clinux_lseek(int fd, int64_t offset, int whence) {
   off_t at = lseek(fd, offset, whence);
   return at < 0 ? -errno : at;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <sys/wait.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,8 +30,9 @@ static inline int clinux_fork(void) {
 static inline int clinux_setsid(void) { return setsid() < 0 ? -errno : 0; }
 /* The exit status, 256 + the signal, or a negated errno. */
 int clinux_wait(int pid);
-/* Runs a program with the standard streams of ours and waits; result as clinux_wait. */
-int clinux_run(const char *path, const char *const arguments[]);
+/* Runs a program with the standard streams of ours and waits; result as clinux_wait, 127 when it
+   cannot be executed. `words` holds `count` NUL-terminated words, the path first; -E2BIG over 63. */
+int clinux_run(const char *words, size_t count);
 static inline int clinux_kill(int pid, int signal) { return kill(pid, signal) < 0 ? -errno : 0; }
 static inline void clinux_exit_now(int status) { _exit(status); }
 static inline void clinux_ignore_signal(int number) { signal(number, SIG_IGN); }

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small files: leases, /proc, /sys, what is left in /run. Everything read has a limit.
+
+import CLinux
+public import WireFormat
+
+/// The whole file. EFBIG when it is longer than `limit` bytes: it is then not what it should be.
+public func readFile(_ path: ByteString, limit: Int) throws(SystemError) -> ByteString {
+  let file = try FileDescriptor.open(path, [.readOnly, .nonBlocking])
+  var bytes: [UInt8] = []
+  while try file.read(into: &bytes, maximum: min(limit + 1 - bytes.count, 4096)) {
+    if bytes.count > limit { throw .fileTooLarge }
+  }
+  return ByteString(bytes)
+}
+
+/// Writes `text` to an existing file in one write(2), as /sys and /proc files want it.
+public func writeExistingFile(_ path: ByteString, _ text: ByteString) throws(SystemError) {
+  try FileDescriptor.open(path, .writeOnly).write(text.bytes)
+}
+
+/// Puts a file in place whole or not at all: written beside it, then renamed over it.
+public func replaceFile(
+  _ path: ByteString, with text: ByteString, mode: UInt32 = 0o644
+) throws(SystemError) {
+  let temporary = path + ".tmp"
+  do {
+    let file = try FileDescriptor.open(temporary, [.writeOnly, .create, .truncate], mode: mode)
+    try file.write(text.bytes)
+  }
+  _ = try unsafe withCString(temporary) { from in
+    // SAFETY: both pointers are NUL-terminated copies that outlive the call.
+    (try? unsafe withCString(path) { unsafe clinux_rename(from, $0) }) ?? -5
+  }
+}
+
+public func removeFile(_ path: ByteString) throws(SystemError) {
+  _ = try unsafe withCString(path) { unsafe clinux_unlink($0) }  // SAFETY: a terminated copy.
+}
+
+/// Makes `path` and what is missing above it.
+public func makeDirectories(_ path: ByteString) throws(SystemError) {
+  var end = 1
+  while end <= path.count {
+    if end == path.count || path.bytes[end] == 0x2f {
+      do {
+        // SAFETY: a terminated copy.
+        _ = try unsafe withCString(ByteString(path.bytes[..<end])) { unsafe clinux_mkdir($0, 0o755) }
+      } catch .exists {
+      }
+    }
+    end += 1
+  }
+}
+
+/// What stat(2) says of a file.
+public struct FileStatus: Equatable, Sendable {
+  public enum Kind: Equatable, Sendable { case regular, blockDevice, directory, other }
+  public let kind: Kind
+  public let byteCount: UInt64
+  /// Seconds since 1970.
+  public let modifiedSeconds: Int64
+  /// Of the device that the file is, for block devices.
+  public let deviceMajor: UInt32
+  public let deviceMinor: UInt32
+
+  init(_ status: clinux_status) {
+    kind =
+      switch status.mode & UInt32(clinux_mode_type_mask) {
+      case UInt32(clinux_mode_regular): .regular
+      case UInt32(clinux_mode_block): .blockDevice
+      case UInt32(clinux_mode_directory): .directory
+      default: .other
+      }
+    byteCount = UInt64(max(0, status.size))
+    modifiedSeconds = status.mtime_seconds
+    deviceMajor = status.rdev_major
+    deviceMinor = status.rdev_minor
+  }
+}
+
+public func fileStatus(_ path: ByteString) throws(SystemError) -> FileStatus {
+  var status = clinux_status()
+  _ = try unsafe withCString(path) { pointer in
+    // SAFETY: a terminated copy, and a structure of ours that the call fills.
+    unsafe clinux_stat(pointer, &status)
+  }
+  return FileStatus(status)
+}
+
+public func fileExists(_ path: ByteString) -> Bool {
+  (try? fileStatus(path)) != nil
+}
+
+/// The names in a directory, sorted by their bytes, `.` and `..` left out; at most `limit`.
+public func listDirectory(_ path: ByteString, limit: Int) throws(SystemError) -> [ByteString] {
+  guard !path.bytes.contains(0) else { throw .invalidArgument }
+  var names: [ByteString] = []
+  let terminated = path.bytes + [0]
+  let isOpen: Bool = unsafe terminated.withUnsafeBytes { raw in
+    // SAFETY: a terminated copy; every name is copied before the next call.
+    guard
+      let directory = unsafe clinux_opendir(raw.baseAddress!.assumingMemoryBound(to: CChar.self))
+    else { return false }
+    while names.count < limit, let name = unsafe clinux_readdir(directory) {
+      var bytes: [UInt8] = []
+      var index = 0
+      while unsafe name[index] != 0 {
+        bytes.append(UInt8(bitPattern: unsafe name[index]))
+        index += 1
+      }
+      if bytes != [0x2e], bytes != [0x2e, 0x2e] { names.append(ByteString(bytes)) }
+    }
+    unsafe clinux_closedir(directory)
+    return true
+  }
+  guard isOpen else { throw .noSuchFile }
+  names.sort { $0.bytes.lexicographicallyPrecedes($1.bytes) }
+  return names
+}
+
+/// Where a symbolic link points.
+public func readLink(_ path: ByteString) throws(SystemError) -> ByteString {
+  var target = [UInt8](repeating: 0, count: 4096)
+  let count = try unsafe withCString(path) { pointer in
+    unsafe target.withUnsafeMutableBytes { raw in
+      // SAFETY: a terminated copy and the array's own storage.
+      unsafe clinux_readlink(
+        pointer, raw.baseAddress!.assumingMemoryBound(to: CChar.self), raw.count)
+    }
+  }
+  return ByteString(target[..<count])
+}
+
+/// Points `path` at `target`, in place of whatever link stands there.
+public func replaceLink(_ path: ByteString, target: ByteString) throws(SystemError) {
+  do { try removeFile(path) } catch .noSuchFile {}
+  _ = try unsafe withCString(path) { at in
+    // SAFETY: both pointers are terminated copies that outlive the call.
+    (try? unsafe withCString(target) { unsafe clinux_symlink($0, at) }) ?? -5
+  }
+}
