@@ -14,16 +14,19 @@ let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
+let architecture = Context.environment["ROOTLINK_ARCH"] ?? "x86_64"
+let muslLibraries = "/usr/lib/\(architecture)-linux-musl"
+// Searched before the system's: musl's headers win, and Linux's own are found beside glibc's.
+let muslHeaders = ["-isystem", "/usr/include/\(architecture)-linux-musl"]
 let embedded: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded"),
-  .unsafeFlags(["-wmo", "-Osize"]),
+  .unsafeFlags(["-wmo", "-Osize"] + muslHeaders.flatMap { ["-Xcc", $0] }),
 ]
-// `-lm`: Embedded Swift's floating point support asks for ceil(3), which static glibc keeps there.
 let staticLink: [LinkerSetting] = [
-  .unsafeFlags([
-    "-Xclang-linker", "-static", "-Xlinker", "--gc-sections",
-    "-Xlinker", "-s", "-lm",
-  ])
+  .unsafeFlags(
+    ["-Xclang-linker", "-static", "-Xclang-linker", "-nostdlib"]
+      + ["\(muslLibraries)/crt1.o", "\(muslLibraries)/libc.a"]
+      + ["-Xlinker", "--gc-sections", "-lgcc", "-Xlinker", "-s"])
 ]
 
 /// A module of the client: compiled both ways.
@@ -47,7 +50,12 @@ let client: [Target] = [
   bothWays("NBDProtocol", ["WireFormat"]),
   bothWays("NetlinkProtocol", ["WireFormat"]),
   bothWays("BootPlanning", ["WireFormat"]),
-  .target(name: "CLinux", cSettings: [.unsafeFlags(["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"])]),
+  .target(
+    name: "CLinux",
+    cSettings: [
+      .unsafeFlags(
+        ["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"] + (isEmbedded ? muslHeaders : []))
+    ]),
   bothWays("LinuxSystem", ["CLinux", "WireFormat"]),
   bothWays("NBDDriver", ["LinuxSystem", "NetlinkProtocol", "WireFormat"]),
   bothWays("NBDClient", ["NBDProtocol", "LinuxSystem", "WireFormat"]),

@@ -198,3 +198,11 @@ int clinux_netlink_open(int protocol, uint32_t groups) {
 int clinux_netlink_join(int fd, uint32_t group) {
   return setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) < 0 ? -errno : 0;
 }
+
+#ifndef __GLIBC__
+/* Embedded Swift seeds its hash tables with this; musl has no such function. */
+void arc4random_buf(void *into, size_t count) {
+  uint8_t *bytes = into;
+  for (size_t index = 0; index < count; index++) bytes[index] = (uint8_t)clinux_random();
+}
+#endif

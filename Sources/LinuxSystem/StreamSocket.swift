@@ -15,7 +15,7 @@ public struct StreamSocket: ~Copyable {
   public static func connect(
     to address: SocketAddress, from source: SocketAddress? = nil, until deadline: Deadline
   ) throws(SystemError) -> StreamSocket {
-    let number = try checked(clinux_socket(address.family, CInt(SOCK_STREAM.rawValue), 0))
+    let number = try checked(clinux_socket(address.family, CInt(clinux_SOCK_STREAM), 0))
     let socket = StreamSocket(owning: FileDescriptor(owning: number))
     if let source {
       var raw = source.raw

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# make            out/rootlink (static, Embedded Swift) and out/rootlinkd
+# make demo       a diskless Debian boots from rootlinkd in QEMU
+# make test       everything that a change must pass
+# make bench-boot ours beside Debian's nbd-client hook
+# make install    DESTDIR= PREFIX=
+# make clean      removes build results and the cache of downloads and images
+
+PREFIX ?= /usr
+MANDIR ?= $(PREFIX)/share/man
+SWIFT ?= swift
+export ROOTLINK_CACHE ?= $(HOME)/.cache/rootlink
+SWIFTFLAGS = --explicit-target-dependency-import-check error
+
+all: out/rootlink out/rootlinkd
+
+# Installs what Tests/debian-packages.txt names and this machine lacks.
+deps:
+	@missing=$$(grep -v '^#' Tests/debian-packages.txt | while read -r name; do \
+	  dpkg-query -Wf '$${Status}' "$$name" 2>/dev/null | grep -q 'ok installed' || echo "$$name"; done); \
+	[ -z "$$missing" ] || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; }
+
+out/rootlink: FORCE
+	ROOTLINK_EMBEDDED=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded --product rootlink
+	@mkdir -p out
+	install -m 755 .build-embedded/release/rootlink $@
+
+out/rootlinkd: FORCE
+	$(SWIFT) build $(SWIFTFLAGS) -c release --static-swift-stdlib --scratch-path .build-release --product rootlinkd
+	@mkdir -p out
+	install -m 755 .build-release/release/rootlinkd $@
+
+lint:
+	$(SWIFT) format lint --strict -r Sources Tests Package.swift
+	shellcheck $$(git ls-files | xargs grep -lE '^#!/bin/(ba)?sh' --)
+
+test: deps all lint
+	ROOTLINK_REQUIRE_ALL=1 $(SWIFT) test $(SWIFTFLAGS)
+
+clean:
+	rm -rf out .build .build-embedded .build-release "$(ROOTLINK_CACHE)"
+
+.PHONY: all deps lint test clean FORCE
+FORCE:
