@@ -87,6 +87,7 @@ let server: [Target] = [
 let testTargets: [Target] = [
   .target(name: "TestSupport", dependencies: ["WireFormat"], path: "Tests/TestSupport", swiftSettings: strict),
   tests("WireFormatTests", ["WireFormat"]),
+  tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
 ]
 
 let package = Package(
