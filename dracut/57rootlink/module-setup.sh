@@ -1,0 +1,48 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Attaches the root device that the kernel command line or a lease names, under any of dracut's
+# network modules. The hooks parse nothing: they ask rootlink, and rootlink attaches.
+
+check() {
+  require_binaries rootlink || return 1
+  # In an image for this host only, or for a mount point of it: when the root is on nbd now.
+  # shellcheck disable=SC2154 # dracut's own variables.
+  if [[ $hostonly ]] || [[ $mount_needs ]]; then
+    local device
+    device=$(find_root_block_device) || return 255
+    [[ -b /dev/block/$device ]] || return 255
+    check_block_and_slaves block_is_nbd "$device" || return 255
+  fi
+  return 0
+}
+
+depends() {
+  echo network rootfs-block
+}
+
+installkernel() {
+  # The network module brings the network drivers, by its own hostonly rules.
+  hostonly='' instmods nbd
+}
+
+# shellcheck disable=SC2154 # moddir, initdir and systemdutildir are dracut's.
+install() {
+  inst_binary rootlink
+  # 90, because /sbin/netroot runs the 90s again when a lease has come; before parse-nbdroot.sh of
+  # dracut's nbd module, which then finds nothing left to do.
+  inst_hook cmdline 90 "$moddir/ask-rootlink.sh"
+  inst_hook pre-udev 50 "$moddir/request-root-path.sh"
+  inst_hook initqueue/online 50 "$moddir/online.sh"
+  inst_hook initqueue/settled 50 "$moddir/settled.sh"
+  inst_hook cleanup 50 "$moddir/cleanup.sh"
+  inst_script "$moddir/rootlinkroot.sh" /sbin/rootlinkroot
+  if dracut_module_included systemd-initrd; then
+    inst_script "$moddir/rootlink-generator.sh" \
+      "$systemdutildir/system-generators/dracut-rootlink-generator"
+    # request-root-path.sh looks at what systemd-network-generator has written.
+    mkdir -p "$initdir/etc/systemd/system/systemd-network-generator.service.d"
+    printf '[Unit]\nBefore=dracut-pre-udev.service\n' \
+      >"$initdir/etc/systemd/system/systemd-network-generator.service.d/rootlink.conf"
+  fi
+  dracut_need_initqueue
+}
