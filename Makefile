@@ -31,6 +31,22 @@ out/rootlinkd: FORCE
 	@mkdir -p out
 	install -m 755 .build-release/release/rootlinkd $@
 
+# The hooks alone: what an image builder needs beside the program.
+HOOKDIR = $(DESTDIR)$(PREFIX)/share/initramfs-tools
+DRACUTDIR = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d/57rootlink
+install-hooks:
+	install -D -m 755 initramfs-hooks/hook $(HOOKDIR)/hooks/rootlink
+	install -D -m 755 initramfs-hooks/local-top $(HOOKDIR)/scripts/local-top/rootlink
+	install -D -m 755 initramfs-hooks/local-bottom $(HOOKDIR)/scripts/local-bottom/rootlink
+	install -d $(DRACUTDIR)
+	install -m 755 dracut/57rootlink/*.sh $(DRACUTDIR)
+
+install: all install-hooks
+	install -D -m 755 out/rootlink $(DESTDIR)$(PREFIX)/sbin/rootlink
+	install -D -m 755 out/rootlinkd $(DESTDIR)$(PREFIX)/sbin/rootlinkd
+	for page in docs/man/*.[1-9]; do \
+	  install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
+
 lint:
 	$(SWIFT) format lint --strict -r Sources Tests Package.swift
 	shellcheck $$(git ls-files | xargs grep -lE '^#!/bin/(ba)?sh' --)
@@ -41,5 +57,5 @@ test: deps all lint
 clean:
 	rm -rf out .build .build-embedded .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all deps lint test clean FORCE
+.PHONY: all deps install install-hooks lint test clean FORCE
 FORCE:

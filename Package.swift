@@ -88,6 +88,7 @@ let testTargets: [Target] = [
   .target(name: "TestSupport", dependencies: ["WireFormat"], path: "Tests/TestSupport", swiftSettings: strict),
   tests("WireFormatTests", ["WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
+  tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
 ]
 
 let package = Package(
