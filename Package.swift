@@ -49,6 +49,7 @@ let client: [Target] = [
   bothWays("WireFormat"),
   bothWays("NBDProtocol", ["WireFormat"]),
   bothWays("NetlinkProtocol", ["WireFormat"]),
+  bothWays("DNSProtocol", ["WireFormat"]),
   bothWays("BootPlanning", ["WireFormat"]),
   .target(
     name: "CLinux",
@@ -58,7 +59,7 @@ let client: [Target] = [
     ]),
   bothWays("LinuxSystem", ["CLinux", "WireFormat"]),
   bothWays("NBDDriver", ["LinuxSystem", "NetlinkProtocol", "WireFormat"]),
-  bothWays("NBDClient", ["NBDProtocol", "LinuxSystem", "WireFormat"]),
+  bothWays("NBDClient", ["NBDProtocol", "DNSProtocol", "LinuxSystem", "CLinux", "WireFormat"]),
   bothWays(
     "BootExecution",
     ["BootPlanning", "NBDClient", "NBDDriver", "NBDProtocol", "LinuxSystem", "WireFormat"]),
@@ -89,6 +90,7 @@ let testTargets: [Target] = [
   tests("WireFormatTests", ["WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
+  tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
 ]
 
 let package = Package(

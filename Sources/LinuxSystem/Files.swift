@@ -45,7 +45,9 @@ public func makeDirectories(_ path: ByteString) throws(SystemError) {
     if end == path.count || path.bytes[end] == 0x2f {
       do {
         // SAFETY: a terminated copy.
-        _ = try unsafe withCString(ByteString(path.bytes[..<end])) { unsafe clinux_mkdir($0, 0o755) }
+        _ = try unsafe withCString(ByteString(path.bytes[..<end])) {
+          unsafe clinux_mkdir($0, 0o755)
+        }
       } catch .exists {
       }
     }

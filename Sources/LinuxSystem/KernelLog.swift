@@ -7,7 +7,12 @@ import CLinux
 import WireFormat
 
 /// How loud a line is. Raw values are the kernel's log levels. Source: linux/kern_levels.h.
-public enum LogLevel: UInt8, Sendable { case error = 3, warning = 4, notice = 5, info = 6 }
+public enum LogLevel: UInt8, Sendable {
+  case error = 3
+  case warning = 4
+  case notice = 5
+  case info = 6
+}
 
 public struct Log: Sendable {
   public enum Destination: Equatable, Sendable { case standardError, kernel }
