@@ -24,7 +24,7 @@ public struct StreamSocket: ~Copyable {
     var raw = address.raw
     let result = unsafe clinux_connect(number, &raw)  // SAFETY: an address of ours, copied.
     if result == -SystemError.inProgress.errno || result == -SystemError.tryAgain.errno {
-      try socket.wait(for: CShort(clinux_POLLOUT), until: deadline)
+      try waitUntilReady(number, for: CShort(clinux_POLLOUT), until: deadline)
       _ = try checked(clinux_socket_error(number))
     } else {
       _ = try checked(result)
@@ -38,16 +38,6 @@ public struct StreamSocket: ~Copyable {
     return socket
   }
 
-  func wait(for events: CShort, until deadline: Deadline) throws(SystemError) {
-    while true {
-      let milliseconds = deadline.pollMilliseconds
-      let ready = clinux_poll(descriptor.rawValue, events, milliseconds)
-      if ready == -SystemError.interrupted.errno { continue }
-      if try checked(ready) != 0 { return }
-      if deadline.hasPassed { throw .timedOut }
-    }
-  }
-
   /// Sends all of it.
   public func send(_ bytes: [UInt8], until deadline: Deadline) throws(SystemError) {
     var sent = 0
@@ -58,7 +48,7 @@ public struct StreamSocket: ~Copyable {
         unsafe clinux_send(number, raw.baseAddress! + sent, raw.count - sent, 0)
       }
       if result == -Int(SystemError.tryAgain.errno) {
-        try wait(for: CShort(clinux_POLLOUT), until: deadline)
+        try waitUntilReady(number, for: CShort(clinux_POLLOUT), until: deadline)
       } else if result != -Int(SystemError.interrupted.errno) {
         sent += try checked(result)
       }
@@ -78,7 +68,7 @@ public struct StreamSocket: ~Copyable {
         unsafe clinux_recv(number, raw.baseAddress, raw.count, 0)
       }
       if result == -Int(SystemError.tryAgain.errno) {
-        try wait(for: CShort(clinux_POLLIN), until: deadline)
+        try waitUntilReady(number, for: CShort(clinux_POLLIN), until: deadline)
       } else if result != -Int(SystemError.interrupted.errno) {
         buffer.append(contentsOf: chunk.prefix(try checked(result)))
         return
@@ -92,5 +82,17 @@ public struct StreamSocket: ~Copyable {
     // SAFETY: a structure of ours that the call fills.
     return unsafe clinux_local_address(descriptor.rawValue, &raw) < 0
       ? nil : SocketAddress(raw: raw)
+  }
+}
+
+/// Waits for `events` on a descriptor. ETIMEDOUT when the deadline passes first.
+func waitUntilReady(
+  _ number: CInt, for events: CShort, until deadline: Deadline
+) throws(SystemError) {
+  while true {
+    let ready = clinux_poll(number, events, deadline.pollMilliseconds)
+    if ready == -SystemError.interrupted.errno { continue }
+    if try checked(ready) != 0 { return }
+    if deadline.hasPassed { throw .timedOut }
   }
 }
