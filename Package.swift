@@ -58,7 +58,7 @@ let client: [Target] = [
         ["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"] + (isEmbedded ? muslHeaders : []))
     ]),
   bothWays("LinuxSystem", ["CLinux", "WireFormat"]),
-  bothWays("NBDDriver", ["LinuxSystem", "NetlinkProtocol", "WireFormat"]),
+  bothWays("NBDDriver", ["CLinux", "LinuxSystem", "NetlinkProtocol", "WireFormat"]),
   bothWays("NBDClient", ["NBDProtocol", "DNSProtocol", "LinuxSystem", "CLinux", "WireFormat"]),
   bothWays(
     "BootExecution",

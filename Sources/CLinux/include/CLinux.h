@@ -5,6 +5,7 @@
 #define ROOTLINK_CLINUX_H
 #include "clinux_file.h"
 #include "clinux_interface.h"
+#include "clinux_nbd.h"
 #include "clinux_process.h"
 #include "clinux_socket.h"
 #endif
