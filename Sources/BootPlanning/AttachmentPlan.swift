@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the planner hands out: devices to attach and the root to mount from them.
+
+import WireFormat
+
+/// The root file system, as far as the command line and the lease say.
+public struct PlannedRoot: Equatable, Sendable {
+  /// A node (`/dev/nbd0p1`, `/dev/mapper/x`) or a tag (`UUID=...`); nil when something else than
+  /// this program mounts the root.
+  public var device: ByteString?
+  public var fileSystem: ByteString?
+  /// Mount options without `ro` and `rw`.
+  public var flags: ByteString?
+  /// Nil when nothing says so.
+  public var isReadOnly: Bool?
+  /// A writable layer is wanted over a read-only export.
+  public var isOverlay = false
+  /// `root=/dev/root` or `root=/dev/nbd`: /dev/root is to be a symbolic link to the device.
+  public var needsRootLink = false
+
+  public init() {}
+}
+
+/// How long to wait for the root device once it was attached.
+public enum DeviceWait: Equatable, Sendable {
+  case usual
+  case seconds(UInt32)
+  case forEver
+}
+
+/// What a resolver in the initramfs may ask.
+public struct ResolverConfiguration: Equatable, Sendable {
+  public var nameServers: [ServerAddress] = []
+  public var searchDomains: [ByteString] = []
+
+  public init() {}
+}
+
+public struct AttachmentPlan: Equatable, Sendable {
+  /// In the order in which they are attached; the first carries the root. Empty: nothing to do.
+  public var targets: [AttachmentTarget] = []
+  /// To be attached instead when a target fails: `nbdroot=` beside `ibnbd-root=`.
+  public var fallbackTargets: [AttachmentTarget] = []
+  public var root = PlannedRoot()
+  /// The root when `fallbackTargets` were used.
+  public var fallbackRoot: PlannedRoot?
+  public var warnings: [PlanWarning] = []
+  /// How long attaching may be tried; 0 is for ever.
+  public var attachTimeoutSeconds: UInt32 = 180
+  public var deviceWait = DeviceWait.usual
+  /// The interface that the line or the lease names.
+  public var interface: ByteString?
+  public var resolver = ResolverConfiguration()
+  /// What was learnt from the leases of `interface`, best first; nil when there is none.
+  public var lease: Lease?
+  /// `init=`, for the program as PID 1.
+  public var initProgram: ByteString?
+
+  public init() {}
+
+  public var isEmpty: Bool { targets.isEmpty }
+  public var needsNetwork: Bool {
+    for target in targets + fallbackTargets where target.needsNetwork { return true }
+    return false
+  }
+}
