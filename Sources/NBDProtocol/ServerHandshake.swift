@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+// The server's half of fixed newstyle negotiation, as a machine that touches nothing.
+//
+//   clientFlags ──► option ──► (findExport | listExports: the caller answers) ──► option
+//                     │  ▲                       │
+//                     ▼  │                       └─► entering (GO, EXPORT_NAME) ──► transmission
+//                  skipping                      └─► closing
+//
+// Bytes go in by `receive`, in any split; `next` says what to do. A client can make the machine
+// hold one option's data and one answer, never more: data that would not fit is skipped.
+
+import WireFormat
+
+/// What a client is told of an export.
+public struct ExportFacts: Equatable, Sendable {
+  /// The name that the export has, whatever it was asked for by.
+  public var name: ByteString
+  public var description: ByteString
+  public var byteCount: UInt64
+  public var flags: TransmissionFlags
+  public var blockSizes: BlockSizes
+
+  public init(
+    name: ByteString, description: ByteString, byteCount: UInt64, flags: TransmissionFlags,
+    blockSizes: BlockSizes
+  ) {
+    self.name = name
+    self.description = description
+    self.byteCount = byteCount
+    self.flags = flags
+    self.blockSizes = blockSizes
+  }
+}
+
+public struct ServerHandshake: Sendable {
+  /// What the caller does next. After `send`, `next` is asked again; after `receive`, once more
+  /// bytes have been handed in.
+  public enum Action: Equatable, Sendable {
+    case receive
+    case send([UInt8])
+    /// Answer with `answer(found:)` or `answer(refusing:text:)`. `isEntry`: on success the client
+    /// is in the transmission phase.
+    case findExport(ByteString, isEntry: Bool)
+    /// Answer with `answer(listing:)` or `answer(refusing:text:)`.
+    case listExports
+    /// The transmission phase begins; `received` are its first bytes, if any have come already.
+    case enter(received: [UInt8])
+    case close(Ending)
+  }
+
+  /// Why no export was entered.
+  public enum Ending: Error, Equatable, Sendable {
+    case aborted
+    case clientFlags(UInt32)
+    case notAnOption(magic: UInt64)
+    case optionTooLong(UInt32)
+    case tooManyOptions
+    case notFixedNewstyle(OptionCode)
+    /// EXPORT_NAME has no other way to say no.
+    case exportNameRefused
+
+    /// What happened, with the values seen, for the log.
+    public var reason: String {
+      switch self {
+      case .aborted: "the client ended the negotiation"
+      case .clientFlags(let flags): "the client set unknown flags 0x\(String(flags, radix: 16))"
+      case .notAnOption(let magic):
+        "the client sent 0x\(String(magic, radix: 16)), not an option; it does not speak NBD"
+      case .optionTooLong(let count): "the client announced an option of \(count) bytes"
+      case .tooManyOptions: "the client sent too many options"
+      case .notFixedNewstyle(let option):
+        "the client sent option \(option.rawValue) without the fixed newstyle"
+      case .exportNameRefused: "the client named an export that it cannot have"
+      }
+    }
+  }
+
+  /// Option data up to here are looked at. Longer data of a known option are answered TOO_BIG.
+  public static let dataByteCountMaximum = UInt32(InformationRequest.byteCountMaximum)
+  /// Option data up to here are skipped; a longer option ends the connection.
+  public static let skippedByteCountMaximum: UInt32 = 1 << 20
+
+  private struct Refusal: Equatable, Sendable {
+    var option: OptionCode
+    var type: OptionReplyType
+    var text: ByteString
+  }
+  private enum State: Equatable, Sendable {
+    case clientFlags
+    case option
+    case skipping(remaining: UInt32, then: Refusal)
+    case awaitingExport(OptionCode, InformationRequest)
+    case awaitingList
+    case entering
+    case closing(Ending)
+  }
+
+  private let offer: HandshakeFlags
+  private let optionCountMaximum: Int
+  private var state = State.clientFlags
+  private var clientFlags: ClientFlags = []
+  private var optionCount = 0
+  private var input: [UInt8] = []
+  private var consumed = 0
+  private var output: [UInt8]
+
+  /// From now on options are answered SHUTDOWN.
+  public var isStopping = false
+
+  public init(optionCountMaximum: Int = 64) {
+    offer = [.fixedNewstyle, .noZeroes]
+    self.optionCountMaximum = optionCountMaximum
+    output = ServerGreeting(flags: offer).encoded
+  }
+
+  /// Hands in what the client sent. The caller keeps the pieces small (64 KiB and less), and asks
+  /// `next` until it says `receive` before the next piece.
+  public mutating func receive(_ bytes: Span<UInt8>) {
+    input.removeSubrange(0..<consumed)
+    consumed = 0
+    input.reserveCapacity(input.count + bytes.count)
+    for index in bytes.indices { input.append(bytes[index]) }
+  }
+
+  public mutating func next() -> Action {
+    while true {
+      guard let action = step() else { continue }
+      // Whatever comes next, the answers to what has been leave first, in one piece.
+      switch action {
+      case .receive, .enter, .close:
+        guard output.isEmpty else {
+          let bytes = output
+          output = []
+          return .send(bytes)
+        }
+      case .send, .findExport, .listExports:
+        break
+      }
+      return action
+    }
+  }
+
+  /// Nil when the state has moved on without anything for the caller to do.
+  private mutating func step() -> Action? {
+    switch state {
+    case .clientFlags:
+      guard let bytes = take(ClientFlags.byteCount) else { return .receive }
+      clientFlags = ClientFlags(rawValue: bytes.span.bigEndian(UInt32.self, at: 0))
+      let isKnown = clientFlags.isSubset(of: ClientFlags(accepting: offer))
+      state = isKnown ? .option : .closing(.clientFlags(clientFlags.rawValue))
+    case .option:
+      return optionStep()
+    case .skipping(let remaining, let refusal):
+      let count = min(Int(remaining), input.count - consumed)
+      consumed += count
+      let left = remaining - UInt32(count)
+      if left > 0 {
+        state = .skipping(remaining: left, then: refusal)
+        return .receive
+      }
+      state = .option
+      reply(to: refusal.option, refusal.type, data: refusal.text.bytes)
+    case .awaitingExport(let option, let request):
+      return .findExport(request.name, isEntry: option != .info)
+    case .awaitingList:
+      return .listExports
+    case .entering:
+      return .enter(received: Array(input[consumed...]))
+    case .closing(let ending):
+      return .close(ending)
+    }
+    return nil
+  }
+
+  private mutating func take(_ count: Int) -> [UInt8]? {
+    guard input.count - consumed >= count else { return nil }
+    defer { consumed += count }
+    return Array(input[consumed..<(consumed + count)])
+  }
+}
+
+// Options.
+extension ServerHandshake {
+  private mutating func optionStep() -> Action? {
+    guard input.count - consumed >= OptionHeader.byteCount else { return .receive }
+    let header: OptionHeader
+    do {
+      header = try OptionHeader(
+        decoding: Array(input[consumed..<(consumed + OptionHeader.byteCount)]).span)
+    } catch {
+      // The length is right, so it is the magic.
+      let magic = Array(input[consumed..<(consumed + 8)]).span.bigEndian(UInt64.self, at: 0)
+      state = .closing(.notAnOption(magic: magic))
+      return nil
+    }
+    if let ending = ending(for: header) {
+      state = .closing(ending)
+      return nil
+    }
+    if let refusal = refusal(for: header) {
+      consumed += OptionHeader.byteCount
+      optionCount += 1
+      state = .skipping(remaining: header.dataByteCount, then: refusal)
+      return nil
+    }
+    let byteCount = OptionHeader.byteCount + Int(header.dataByteCount)
+    guard let packet = take(byteCount) else { return .receive }
+    optionCount += 1
+    handle(header.option, data: packet.span.extracting(OptionHeader.byteCount..<byteCount))
+    return nil
+  }
+
+  /// Why the connection ends at this header, before any of its data.
+  private func ending(for header: OptionHeader) -> Ending? {
+    if optionCount >= optionCountMaximum { return .tooManyOptions }
+    if header.option != .exportName, !clientFlags.contains(.fixedNewstyle) {
+      return .notFixedNewstyle(header.option)
+    }
+    if header.dataByteCount > Self.skippedByteCountMaximum {
+      return .optionTooLong(header.dataByteCount)
+    }
+    if header.option == .exportName,
+      header.dataByteCount > UInt32(ExportString.byteCountMaximum) || isStopping
+    {
+      return .exportNameRefused
+    }
+    return nil
+  }
+
+  /// The answer to options whose data do not matter: they are skipped, however many they are.
+  private func refusal(for header: OptionHeader) -> Refusal? {
+    let option = header.option
+    switch option {
+    case .exportName:
+      return nil
+    case .abort:
+      return Refusal(option: option, type: .ack, text: "")
+    case _ where isStopping:
+      return Refusal(option: option, type: .errShutdown, text: "the server is stopping")
+    case .list:
+      guard header.dataByteCount > 0 else { return nil }
+      return Refusal(option: option, type: .errInvalid, text: "LIST takes no data")
+    case .info, .go:
+      guard header.dataByteCount > Self.dataByteCountMaximum else { return nil }
+      return Refusal(
+        option: option, type: .errTooBig,
+        text: "a name is at most 4096 bytes, and at most 64 items can be asked for")
+    case .startTLS:
+      return Refusal(option: option, type: .errUnsup, text: "this server has no TLS")
+    default:
+      return Refusal(option: option, type: .errUnsup, text: "this server does not know the option")
+    }
+  }
+
+  /// Options that `refusal` lets through, with all of their data.
+  private mutating func handle(_ option: OptionCode, data: Span<UInt8>) {
+    switch option {
+    case .list:
+      state = .awaitingList
+    case .exportName:
+      let name = ByteString(copying: data)
+      state =
+        ExportString.isValid(name)
+        ? .awaitingExport(option, InformationRequest(name: name, items: []))
+        : .closing(.exportNameRefused)
+    default:
+      do {
+        state = .awaitingExport(option, try InformationRequest(decoding: data))
+      } catch {
+        var type = OptionReplyType.errInvalid
+        if case .limit = error { type = .errTooBig }
+        reply(to: option, type, data: ByteString("the request is malformed: \(error.reason)").bytes)
+      }
+    }
+  }
+
+  private mutating func reply(to option: OptionCode, _ type: OptionReplyType, data: [UInt8] = []) {
+    output.append(
+      encoding: OptionReplyHeader(
+        option: option, type: type, dataByteCount: UInt32(truncatingIfNeeded: data.count)))
+    output += data
+    if option == .abort { state = .closing(.aborted) }
+  }
+}
+
+// The caller's answers.
+extension ServerHandshake {
+  /// The export that `findExport` asked for.
+  public mutating func answer(found facts: ExportFacts) {
+    guard case .awaitingExport(let option, let request) = state else { return }
+    guard option != .exportName else {
+      output.append(
+        encoding: ExportNameAnswer(exportByteCount: facts.byteCount, flags: facts.flags))
+      if !clientFlags.contains(.noZeroes) {
+        output += [UInt8](repeating: 0, count: ExportNameAnswer.paddingByteCount)
+      }
+      state = .entering
+      return
+    }
+    var items: [InformationItem] = [.export(byteCount: facts.byteCount, flags: facts.flags)]
+    for type in request.items {
+      switch type {
+      case .name: items.append(.name(facts.name))
+      case .description where !facts.description.isEmpty:
+        items.append(.description(facts.description))
+      case .blockSize: items.append(.blockSize(facts.blockSizes))
+      default: break  // EXPORT is there already; the unknown is ignored.
+      }
+    }
+    for item in items { reply(to: option, .info, data: item.encoded) }
+    reply(to: option, .ack)
+    state = option == .go ? .entering : .option
+  }
+
+  /// Every export that `listExports` asked for, in the order to be shown.
+  public mutating func answer(listing exports: [ListedExport]) {
+    guard case .awaitingList = state else { return }
+    for export in exports { reply(to: .list, .server, data: export.encoded) }
+    reply(to: .list, .ack)
+    state = .option
+  }
+
+  /// No to what `findExport` or `listExports` asked; `text` is for people, and cut at 4096 bytes.
+  public mutating func answer(refusing type: OptionReplyType, text: ByteString) {
+    let option: OptionCode
+    switch state {
+    case .awaitingExport(let asked, _): option = asked
+    case .awaitingList: option = .list
+    default: return
+    }
+    guard option != .exportName else {
+      state = .closing(.exportNameRefused)
+      return
+    }
+    state = .option
+    reply(to: option, type, data: Array(text.bytes.prefix(ExportString.byteCountMaximum)))
+  }
+}
