@@ -71,13 +71,13 @@ let client: [Target] = [
 ]
 
 let server: [Target] = [
-  ordinary("BlockBackends", ["LinuxSystem", "CLinux"]),
-  ordinary("BlockServer", ["BlockBackends", "LinuxSystem"]),
+  ordinary("BlockBackends", ["LinuxSystem", "CLinux", "WireFormat"]),
+  ordinary("BlockServer", ["BlockBackends", "LinuxSystem", "WireFormat"]),
   ordinary("NBDServer", ["NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
   .executableTarget(
     name: "rootlinkd",
     dependencies: [
-      "NBDServer", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux",
+      "NBDServer", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
       .product(name: "Logging", package: "swift-log"),
       .product(name: "TOMLKit", package: "TOMLKit"),

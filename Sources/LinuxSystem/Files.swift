@@ -66,7 +66,7 @@ public struct FileStatus: Equatable, Sendable {
   public let deviceMajor: UInt32
   public let deviceMinor: UInt32
 
-  init(_ status: clinux_status) {
+  public init(_ status: clinux_status) {
     kind =
       switch status.mode & UInt32(clinux_mode_type_mask) {
       case UInt32(clinux_mode_regular): .regular

@@ -7,5 +7,6 @@
 #include "clinux_interface.h"
 #include "clinux_nbd.h"
 #include "clinux_process.h"
+#include "clinux_server.h"
 #include "clinux_socket.h"
 #endif

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+import Synchronization
+
+/// The operations of a backend, as a set to choose from.
+public struct BackendOperations: OptionSet, Sendable {
+  public let rawValue: UInt8
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+  public static let read = BackendOperations(rawValue: 1 << 0)
+  public static let write = BackendOperations(rawValue: 1 << 1)
+  public static let writeZeroes = BackendOperations(rawValue: 1 << 2)
+  public static let trim = BackendOperations(rawValue: 1 << 3)
+  public static let flush = BackendOperations(rawValue: 1 << 4)
+  public static let all: BackendOperations = [.read, .write, .writeZeroes, .trim, .flush]
+}
+
+/// Fails as it is told to, also while it is in use; for tests.
+public final class ErrorBackend: BlockBackend {
+  /// When to fail, and with what.
+  public enum Mode: Sendable {
+    case working
+    case failing(BackendOperations, BackendError)
+    /// Call number `call` from now on fails (1 is the next), and no other.
+    case failingOnce(call: Int, BackendError)
+  }
+
+  private struct State {
+    var mode = Mode.working
+    var callCount = 0
+  }
+  private let base: any BlockBackend
+  private let state = Mutex(State())
+
+  public init(over base: any BlockBackend) { self.base = base }
+
+  /// Starts the count of calls anew.
+  public func switchTo(_ mode: Mode) {
+    state.withLock { $0 = State(mode: mode) }
+  }
+
+  /// Calls since the last switch.
+  public var callCount: Int { state.withLock { $0.callCount } }
+
+  private func pass(_ operation: BackendOperations) throws(BackendError) {
+    try state.withLock { state throws(BackendError) in
+      state.callCount += 1
+      switch state.mode {
+      case .working: break
+      case .failing(let operations, let error):
+        if operations.contains(operation) { throw error }
+      case .failingOnce(let call, let error):
+        if call == state.callCount { throw error }
+      }
+    }
+  }
+
+  public var byteCount: UInt64 { base.byteCount }
+  public var blockSizes: BackendBlockSizes { base.blockSizes }
+  public var capabilities: BackendCapabilities { base.capabilities }
+
+  public func read(
+    into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
+  ) throws(BackendError) {
+    try pass(.read)
+    try unsafe base.read(into: buffer, at: offset)
+  }
+  public func write(
+    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool
+  ) throws(BackendError) {
+    try pass(.write)
+    try unsafe base.write(bytes, at: offset, isDurable: isDurable)
+  }
+  public func writeZeroes(
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool
+  ) throws(BackendError) {
+    try pass(.writeZeroes)
+    try base.writeZeroes(range, mayPunch: mayPunch, isDurable: isDurable)
+  }
+  public func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
+    try pass(.trim)
+    try base.trim(range, isDurable: isDurable)
+  }
+  public func flush() throws(BackendError) {
+    try pass(.flush)
+    try base.flush()
+  }
+}

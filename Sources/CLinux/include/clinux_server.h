@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the server needs of libc and the client does not.
+#ifndef ROOTLINK_CLINUX_SERVER_H
+#define ROOTLINK_CLINUX_SERVER_H
+#include "clinux_socket.h"
+#include <stddef.h>
+#include <stdint.h>
+
+/* The address number `index` of a host name for a listener; 0, a negated errno, or 1 when there is
+   no such index. -EADDRNOTAVAIL: no such host. */
+int clinux_resolve_listener(const char *host, uint16_t port, unsigned index,
+                            struct clinux_address *into);
+
+/* An unlinked file in a directory, open for reading and writing. */
+int clinux_open_unlinked(const char *directory);
+
+/* Anonymous memory, zeroed, taken from the system page by page when first touched; NULL: none. */
+void *clinux_map_memory(size_t count);
+void clinux_unmap_memory(void *memory, size_t count);
+/* Gives pages back; they read as zeroes afterwards. */
+void clinux_discard_memory(void *memory, size_t count);
+
+/* Blocks SIGTERM, SIGINT and SIGHUP in this and later threads; a descriptor that becomes readable
+   when one arrives. */
+int clinux_signal_descriptor(void);
+/* The number of a signal that arrived, 0 for none. */
+int clinux_next_signal(int fd);
+
+/* poll(2) for reading on several descriptors; ready[i] is 1 for those that are. */
+int clinux_poll_readable(const int *fds, uint8_t *ready, size_t count, int timeout_milliseconds);
+
+int clinux_bind_unix_private(int fd, const struct clinux_address *to);
+static inline int clinux_shutdown_reading(int fd) { return shutdown(fd, SHUT_RD) < 0 ? -errno : 0; }
+static inline int clinux_shutdown_writing(int fd) { return shutdown(fd, SHUT_WR) < 0 ? -errno : 0; }
+#endif
