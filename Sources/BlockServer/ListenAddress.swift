@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a server listens: `tcp:HOST:PORT`, `tcp:[V6]:PORT`, `unix:PATH`, `rdma:HOST:PORT`.
+
+import WireFormat
+
+public enum ListenAddress: Equatable, Sendable {
+  /// Host names are left to the resolver; port 0 lets the kernel choose.
+  case tcp(host: ByteString, port: UInt16)
+  case unix(path: ByteString)
+  case rdma(host: ByteString, port: UInt16)
+
+  /// Both families, IANA's port for NBD.
+  public static let standard = ListenAddress.tcp(host: "::", port: 10809)
+
+  /// Why a text is no address; `advice` is one for all.
+  public enum ParseError: Error, Equatable, Sendable {
+    case scheme(ByteString)
+    case port(ByteString)
+    case host(ByteString)
+    case pathLength(Int)
+
+    public var report: (reason: String, advice: String) {
+      let forms = "write tcp:HOST:PORT, tcp:[V6]:PORT or unix:PATH"
+      return switch self {
+      case .scheme(let text): ("'\(text.printable)' begins with no known kind of address", forms)
+      case .port(let text): ("'\(text.printable)' has no port from 0 to 65535 at its end", forms)
+      case .host(let text): ("'\(text.printable)' has no host", forms)
+      case .pathLength(let count):
+        ("a socket path of \(count) bytes", "give a path of 1 to 107 bytes after unix:")
+      }
+    }
+  }
+
+  public init(_ text: ByteString) throws(ParseError) {
+    if let path = text.dropping(prefix: "unix:") {
+      // Source: unix(7), sun_path holds 108 bytes with its end.
+      guard (1...107).contains(path.count), !path.bytes.contains(0) else {
+        throw .pathLength(path.count)
+      }
+      self = .unix(path: path)
+    } else if let rest = text.dropping(prefix: "tcp:") {
+      let (host, port) = try Self.hostAndPort(rest, of: text)
+      self = .tcp(host: host, port: port)
+    } else if let rest = text.dropping(prefix: "rdma:") {
+      let (host, port) = try Self.hostAndPort(rest, of: text)
+      self = .rdma(host: host, port: port)
+    } else {
+      throw .scheme(text)
+    }
+  }
+
+  private static func hostAndPort(
+    _ rest: ByteString, of text: ByteString
+  ) throws(ParseError) -> (ByteString, UInt16) {
+    let colon = UInt8(ascii: ":")
+    guard let last = rest.bytes.lastIndex(of: colon),
+      let port = ByteString(rest.bytes[(last + 1)...]).decimal(maximum: 65535)
+    else { throw .port(text) }
+    var host = ByteString(rest.bytes[..<last])
+    if host.hasPrefix("["), host.hasSuffix("]") {
+      host = ByteString(host.bytes.dropFirst().dropLast())
+    } else if host.bytes.contains(colon) {
+      throw .host(text)  // An IPv6 address without brackets: its end and the port look alike.
+    }
+    guard !host.isEmpty, !host.bytes.contains(0) else { throw .host(text) }
+    return (host, UInt16(port))
+  }
+}

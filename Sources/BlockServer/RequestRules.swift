@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every request must keep to, whatever protocol it came by.
+
+import BlockBackends
+
+/// What a request asks for, as the rules see it.
+public enum RequestKind: Sendable, CaseIterable {
+  case read, write, writeZeroes, trim
+
+  public var isWrite: Bool { self != .read }
+}
+
+/// Why a request goes no further.
+public enum RequestRefusal: Error, Equatable, Sendable {
+  case readOnly
+  case outOfRange
+  case misaligned
+  case tooLong
+}
+
+public struct RequestRules: Sendable {
+  public let byteCount: UInt64
+  public let isReadOnly: Bool
+  private let alignmentMask: UInt64
+  /// The longest read or write.
+  public let payloadByteCountMaximum: UInt64
+
+  public init(_ geometry: ExportGeometry, payloadByteCountMaximum: UInt64) {
+    byteCount = geometry.byteCount
+    isReadOnly = geometry.isReadOnly
+    alignmentMask = UInt64(geometry.blockSizes.minimum) - 1
+    self.payloadByteCountMaximum = payloadByteCountMaximum
+  }
+
+  /// The range that the request is about. Any two numbers may be given. An empty range is fine
+  /// wherever a longer one would be.
+  public func check(
+    _ kind: RequestKind, offset: UInt64, length: UInt64
+  ) throws(RequestRefusal) -> Range<UInt64> {
+    if isReadOnly, kind.isWrite { throw .readOnly }
+    if kind == .read || kind == .write, length > payloadByteCountMaximum { throw .tooLong }
+    // No sum before it is known to fit: offset + length may wrap.
+    guard offset <= byteCount, length <= byteCount - offset else { throw .outOfRange }
+    guard (offset | length) & alignmentMask == 0 else { throw .misaligned }
+    return offset..<(offset + length)
+  }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+import Synchronization
+
+/// What a session has done. The session's thread adds, anybody may look.
+public final class SessionStatistics: Sendable {
+  public let readCount = Atomic<UInt64>(0)
+  public let readByteCount = Atomic<UInt64>(0)
+  public let writeCount = Atomic<UInt64>(0)
+  public let writtenByteCount = Atomic<UInt64>(0)
+  public let zeroCount = Atomic<UInt64>(0)
+  public let trimCount = Atomic<UInt64>(0)
+  public let flushCount = Atomic<UInt64>(0)
+  /// Requests answered with an error.
+  public let errorCount = Atomic<UInt64>(0)
+
+  public init() {}
+
+  public var snapshot: SessionCounters {
+    SessionCounters(
+      reads: readCount.load(ordering: .relaxed),
+      readBytes: readByteCount.load(ordering: .relaxed),
+      writes: writeCount.load(ordering: .relaxed),
+      writtenBytes: writtenByteCount.load(ordering: .relaxed),
+      zeroes: zeroCount.load(ordering: .relaxed),
+      trims: trimCount.load(ordering: .relaxed),
+      flushes: flushCount.load(ordering: .relaxed),
+      errors: errorCount.load(ordering: .relaxed))
+  }
+}
+
+/// `SessionStatistics` at one moment. The names are those of the JSON of `rootlinkd status`.
+public struct SessionCounters: Codable, Equatable, Sendable {
+  public var reads: UInt64 = 0
+  public var readBytes: UInt64 = 0
+  public var writes: UInt64 = 0
+  public var writtenBytes: UInt64 = 0
+  public var zeroes: UInt64 = 0
+  public var trims: UInt64 = 0
+  public var flushes: UInt64 = 0
+  public var errors: UInt64 = 0
+
+  public init(
+    reads: UInt64 = 0, readBytes: UInt64 = 0, writes: UInt64 = 0, writtenBytes: UInt64 = 0,
+    zeroes: UInt64 = 0, trims: UInt64 = 0, flushes: UInt64 = 0, errors: UInt64 = 0
+  ) {
+    self.reads = reads
+    self.readBytes = readBytes
+    self.writes = writes
+    self.writtenBytes = writtenBytes
+    self.zeroes = zeroes
+    self.trims = trims
+    self.flushes = flushes
+    self.errors = errors
+  }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+import BlockBackends
+import BlockServer
+import NBDProtocol
+
+/// The longest READ and WRITE. Source: NBD `doc/proto.md`, "Block size constraints": less than
+/// 2^25 must never be the limit for a client that has not asked.
+let payloadByteCountMaximum: UInt32 = 32 << 20
+
+extension ExportFacts {
+  /// What NBD says of an export.
+  init(_ export: Export) {
+    let geometry = export.geometry
+    self.init(
+      name: export.name, description: export.description, byteCount: geometry.byteCount,
+      flags: TransmissionFlags(geometry),
+      blockSizes: BlockSizes(
+        minimum: geometry.blockSizes.minimum, preferred: geometry.blockSizes.preferred,
+        maximumPayload: payloadByteCountMaximum))
+  }
+}
+
+extension TransmissionFlags {
+  init(_ geometry: ExportGeometry) {
+    var flags: TransmissionFlags = [.hasFlags]
+    if geometry.isReadOnly {
+      flags.insert(.readOnly)
+    } else {
+      flags.formUnion([.sendFlush, .sendFUA, .sendWriteZeroes])
+      if geometry.capabilities.contains(.trim) { flags.insert(.sendTrim) }
+    }
+    if geometry.capabilities.contains(.rotational) { flags.insert(.rotational) }
+    // An overlay is the session's own: a second connection would see other bytes.
+    if geometry.capabilities.contains(.isShared) { flags.insert(.canMultiConn) }
+    self = flags
+  }
+}

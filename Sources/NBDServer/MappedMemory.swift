@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+import CLinux
+import LinuxSystem
+
+/// Memory that the system gives page by page when it is first touched, and takes back on demand:
+/// room for the longest request costs nothing to a session that makes short ones.
+@safe struct MappedMemory: ~Copyable {
+  /// Valid as long as the value lives.
+  let buffer: UnsafeMutableRawBufferPointer
+
+  init(byteCount: Int) throws(SystemError) {
+    guard let base = unsafe clinux_map_memory(byteCount) else { throw .noMemory }
+    // SAFETY: as long as was asked for, and unmapped by nobody else.
+    unsafe buffer = UnsafeMutableRawBufferPointer(start: base, count: byteCount)
+  }
+
+  deinit { unsafe clinux_unmap_memory(buffer.baseAddress, buffer.count) }  // SAFETY: mapped above.
+
+  /// What lies beyond the first `kept` bytes is given back to the system.
+  func discard(beyond kept: Int) {
+    precondition(unsafe kept % 4096 == 0 && kept < buffer.count)
+    // SAFETY: inside the mapping, and at the start of a page.
+    unsafe clinux_discard_memory(buffer.baseAddress! + kept, buffer.count - kept)
+  }
+}

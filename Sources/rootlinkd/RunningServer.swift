@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+// A server from its start to its end: opens the media, listens, accepts, and on SIGTERM or SIGINT
+// lets every session finish what has arrived.
+
+import BlockBackends
+import BlockServer
+import CLinux
+import Foundation
+import LinuxSystem
+import Logging
+import NBDServer
+import WireFormat
+
+struct RunningServer {
+  /// How long sessions may take to end by themselves.
+  private static let drainMilliseconds: UInt64 = 10_000
+
+  private let logger: Logger
+  private let table: ExportTable
+  private let registry: SessionRegistry
+  private let nbd: NBDServer
+  private let signals: FileDescriptorBox
+  private var listeners: [Listener]
+  private let control: Listener?
+
+  init(_ configuration: ServerConfiguration) throws {
+    LoggingSystem.bootstrap { _ in LogOutput() }
+    let logger = Logger(label: "rootlinkd")
+    self.logger = logger
+
+    // Before the first thread: threads inherit what is blocked.
+    clinux_ignore_signal(SIGPIPE)
+    do {
+      signals = FileDescriptorBox(
+        FileDescriptor(owning: try checked(clinux_signal_descriptor())))
+    } catch {
+      throw Failure.couldNot(("signals cannot be received: \(error.text)", "check the system"))
+    }
+
+    var exports: [Export] = []
+    for definition in configuration.exports {
+      do {
+        exports.append(
+          try Export(definition, overlayDirectory: configuration.overlayDirectory))
+      } catch {
+        throw Failure.couldNot(
+          ("export '\(definition.name.printable)': " + error.report.reason, error.report.advice))
+      }
+      // A layer that cannot be made is found out now rather than by the first client.
+      if definition.access == .overlay { try Self.tryLayer(exports[exports.count - 1]) }
+    }
+    table = ExportTable(exports)
+    registry = SessionRegistry(connectionCountMaximum: configuration.connectionCountMaximum)
+    var limits = NBDServerLimits()
+    limits.handshakeMilliseconds = configuration.handshakeSeconds * 1000
+    nbd = NBDServer(table: table, registry: registry, limits: limits) { event in
+      logger.log(level: event.level, "\(event.line)")
+    }
+
+    let addresses = configuration.listen.isEmpty ? [.standard] : configuration.listen
+    listeners = []
+    for address in addresses {
+      do {
+        listeners += try Listener.listen(on: address)
+      } catch {
+        throw Failure.couldNot(error.report)
+      }
+    }
+    control = try Self.control(configuration, logger)
+  }
+
+  private static func tryLayer(_ export: Export) throws {
+    do {
+      _ = try export.open()
+    } catch {
+      throw Failure.couldNot(
+        ("export '\(export.name.printable)': " + error.report.reason, error.report.advice))
+    }
+  }
+
+  /// A path that was asked for must work; the standard one may be somebody else's.
+  private static func control(
+    _ configuration: ServerConfiguration, _ logger: Logger
+  ) throws -> Listener? {
+    let path = configuration.controlPath ?? ServerConfiguration.standardControlPath
+    do {
+      return try Listener.unix(path, isPrivate: true)
+    } catch {
+      if configuration.controlPath != nil { throw Failure.couldNot(error.report) }
+      logger.warning(
+        "\(error.report.reason); 'rootlinkd status' will not reach this server without --control")
+      return nil
+    }
+  }
+
+  mutating func run() throws {
+    for export in table.exports {
+      logger.info(
+        """
+        export '\(export.name.printable)' \(export.access.rawValue), \
+        \(export.geometry.byteCount) bytes from \(export.path.printable)
+        """)
+    }
+    for listener in listeners { logger.info("listening on \(listener.address.printable)") }
+    while try acceptOnce() {}
+    drain()
+  }
+
+  /// Waits for connections and signals, and takes what has come; false when the server is to end.
+  private func acceptOnce() throws -> Bool {
+    let all = listeners + (control.map { [$0] } ?? [])
+    let numbers = [signals.rawValue] + all.map(\.pollNumber)
+    let ready = try Self.readable(numbers)
+    if ready[0], let signal = nextSignal() {
+      if signal == SIGHUP {
+        logger.info("SIGHUP: the configuration is read at the start only; restart to change it")
+      } else {
+        logger.info("stopping on \(signal == SIGINT ? "SIGINT" : "SIGTERM")")
+        return false
+      }
+    }
+    for (index, listener) in all.enumerated() where ready[index + 1] {
+      do {
+        guard let connection = try listener.accept() else { continue }
+        let client = connection.client
+        let descriptor = connection.takeDescriptor()
+        if index < listeners.count {
+          nbd.serve(descriptor, client: client)
+        } else {
+          answerStatus(descriptor)
+        }
+      } catch {
+        logger.error("no connection can be accepted: \(error.text); raise the limit on open files")
+        pause(milliseconds: 100)  // The connection is still there: do not spin.
+      }
+    }
+    return true
+  }
+
+  private func nextSignal() -> Int32? {
+    let number = clinux_next_signal(signals.rawValue)
+    return number == 0 ? nil : number
+  }
+
+  private static func readable(_ numbers: [CInt]) throws -> [Bool] {
+    var ready = [UInt8](repeating: 0, count: numbers.count)
+    do {
+      _ = try retryingInterrupts {
+        unsafe numbers.withUnsafeBufferPointer { numbers in
+          unsafe ready.withUnsafeMutableBufferPointer { ready in
+            // SAFETY: both arrays have `numbers.count` elements.
+            unsafe clinux_poll_readable(
+              numbers.baseAddress!, ready.baseAddress!, numbers.count, -1)
+          }
+        }
+      }
+    } catch {
+      throw Failure.couldNot(("poll failed: \(error.text)", "give fewer --listen addresses"))
+    }
+    return ready.map { $0 != 0 }
+  }
+
+  /// On a thread of its own: whoever asks may read slowly.
+  private func answerStatus(_ descriptor: consuming FileDescriptor) {
+    let status = registry.status(of: table, listeners: listeners.map(\.address))
+    let number = descriptor.release()
+    let thread = Thread {
+      let socket = StreamSocket(owning: FileDescriptor(owning: number))
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+      guard let json = try? encoder.encode(status) else { return }
+      try? socket.send(Array(json) + [0x0a], until: .milliseconds(5000))
+    }
+    thread.start()
+  }
+
+  private mutating func drain() {
+    listeners = []  // From here on nobody new can connect.
+    nbd.stop()
+    let deadline = Deadline.milliseconds(Self.drainMilliseconds)
+    var isNow = false
+    while registry.connectionCount > 0 {
+      if !isNow, deadline.hasPassed || nextSignal() != nil {
+        logger.warning("\(registry.connectionCount) sessions did not end and are cut off")
+        isNow = true
+        registry.stopAll(isNow: true)
+      }
+      if isNow, deadline.time.advanced(byMilliseconds: 2000) < .now { break }
+      pause(milliseconds: 5)
+    }
+    logger.info("stopped")
+  }
+}
+
+/// Lets a descriptor be a member of a copyable type.
+final class FileDescriptorBox: Sendable {
+  private let descriptor: FileDescriptor
+  init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
+  var rawValue: CInt { descriptor.rawValue }
+}
+
+extension SessionEvent {
+  var level: Logger.Level {
+    switch self {
+    case .refused, .notOpened: .warning
+    case .noSession, .opened, .closed: .info
+    }
+  }
+
+  var line: String {
+    switch self {
+    case .refused(let client, let maximum):
+      "\(client.printable): refused, there are \(maximum) connections; raise limits.connections"
+    case .noSession(let client, let reason):
+      "\(client.printable): no session: \(reason)"
+    case .notOpened(let client, let export, let reason, let advice):
+      "\(client.printable): export '\(export.printable)' was not opened: \(reason); \(advice)"
+    case .opened(let number, let client, let export, let access):
+      "session \(number): \(client.printable) opened '\(export.printable)' \(access.rawValue)"
+    case .closed(let number, let client, let export, let reason, let counters):
+      "session \(number): \(client.printable) left '\(export.printable)': \(reason); "
+        + counters.text
+    }
+  }
+}
