@@ -43,6 +43,8 @@ public struct PlanningInput: Equatable, Sendable {
   public var commandLines: [ByteString]
   public var environment = Environment.bare
   public var leaseFiles: [LeaseFile] = []
+  /// Lease files longer than `LeaseFile.byteCountMaximum`, which were not read.
+  public var oversizedLeasePaths: [ByteString] = []
   public var interfaces: [InterfaceDescription] = []
   /// Plan before the network is up: what only a lease can say is pending instead of an error.
   public var allowsMissingLease = false
