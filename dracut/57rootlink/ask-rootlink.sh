@@ -4,6 +4,19 @@
 # rootlink whether the root is on a network block device, and tells dracut in its own words.
 # shellcheck disable=SC2034,SC2154 # root, rootok, netroot, fstype, rflags, hookdir are dracut's.
 
+# dracut's words for "the lease decides", which may name a root that is not ours. settled.sh and
+# /sbin/netroot come back here when there is a lease.
+if [ -z "$new_root_path" ]; then
+  for _rootlink_word in root=dhcp root=dhcp6 netroot=dhcp netroot=dhcp6; do
+    getarg "$_rootlink_word" >/dev/null || continue
+    mkdir -p /run/rootlink
+    : >/run/rootlink/lease-decides
+    echo rd.neednet=1 >/etc/cmdline.d/57-rootlink.conf
+    return 0
+  done
+  unset _rootlink_word
+fi
+
 # shellcheck disable=SC2086 # One word or none.
 _rootlink_plan=$(rootlink plan --format shell ${new_root_path---without-lease}) ||
   die "rootlink cannot use the boot parameters; the line above says why"

@@ -8,8 +8,8 @@ command -v getarg >/dev/null || . /lib/dracut-lib.sh
 
 mkdir -p /run/rootlink
 [ -e /run/rootlink/attached ] && exit 0
-# One at a time: making a directory succeeds once.
-mkdir /run/rootlink/attaching 2>/dev/null || exit 0
+# One at a time: with noclobber, a file is made once.
+(set -C && : >/run/rootlink/attaching) 2>/dev/null || exit 0
 
 attach() {
   modprobe nbd
@@ -19,22 +19,22 @@ attach() {
   else
     : >/run/rootlink/failed
   fi
-  rmdir /run/rootlink/attaching
+  rm -f /run/rootlink/attaching
 }
 
-# The lease may have named the file system and its options: systemd hears of them now.
+# The lease may have named the root, its file system or its options: systemd hears of them now.
 mount_as_planned() {
   [ -n "$DRACUT_SYSTEMD" ] || return 0
-  plan=$(rootlink plan --format shell) || return 0
-  eval "$plan"
-  [ -n "$ROOTLINK_FSTYPE$ROOTLINK_FLAGS" ] || return 0
-  mkdir -p /run/systemd/system/sysroot.mount.d
-  {
-    echo '[Mount]'
-    [ -z "$ROOTLINK_FSTYPE" ] || echo "Type=$ROOTLINK_FSTYPE"
-    [ -z "$ROOTLINK_FLAGS" ] || echo "Options=$ROOTLINK_FLAGS"
-  } >/run/systemd/system/sysroot.mount.d/rootlink.conf
-  systemctl daemon-reload
+  for generator in /usr/lib/systemd/system-generators /lib/systemd/system-generators; do
+    generator=$generator/dracut-rootlink-generator
+    [ -x "$generator" ] || continue
+    "$generator" lease /run/systemd/system /run/systemd/system
+    systemctl daemon-reload
+    if getarg root=dhcp >/dev/null || getarg root=dhcp6 >/dev/null; then
+      systemctl start sysroot.mount
+    fi
+    return
+  done
 }
 
 attach &
