@@ -29,7 +29,8 @@ case " $* " in
   *) set -- "$@" -netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile= ;;
 esac
 # `panic=1` with -no-reboot: a guest that gives up ends QEMU instead of waiting at a shell.
-exec qemu-system-x86_64 -machine q35,accel=tcg -cpu max -smp "${BOOT_SMP:-1}" -m "${BOOT_MEMORY:-768}" \
+[ "${BOOT_CONSOLE:-}" = stdin ] || exec </dev/null
+exec qemu-system-x86_64 -machine pc,accel=tcg -cpu qemu64 -smp "${BOOT_SMP:-1}" -m "${BOOT_MEMORY:-768}" \
   -nodefaults -no-user-config -display none -no-reboot -serial stdio \
   -kernel "${line#* }/boot/vmlinuz-${line%% *}" -initrd "$initramfs" \
-  -append "console=ttyS0 panic=1 $parameters" "$@" </dev/null
+  -append "console=ttyS0 panic=1 $parameters" "$@"
