@@ -8,10 +8,17 @@
 static int argument_count;
 static char **arguments;
 
-__attribute__((constructor)) static void keep_arguments(int count, char **values, char **env) {
-  (void)env;
+/* glibc hands a constructor the arguments, musl does not. Both have set `environ` by then to where
+   the kernel put it: behind the count, the arguments and a null pointer. */
+__attribute__((constructor)) static void keep_arguments(void) {
+  char **slot = environ - 1;
+  int count = 0;
+  while ((uintptr_t)slot[-1] != (uintptr_t)count) {
+    slot--;
+    count++;
+  }
+  arguments = slot;
   argument_count = count;
-  arguments = values;
 }
 int clinux_argument_count(void) { return argument_count; }
 const char *clinux_argument(int index) {

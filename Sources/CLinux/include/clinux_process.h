@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Embedded Swift has no CommandLine: kept by a constructor, which glibc hands the arguments. */
+/* Embedded Swift has no CommandLine: a constructor keeps the arguments. */
 int clinux_argument_count(void);
 const char *clinux_argument(int index);
 const char *clinux_environment(const char *name);
