@@ -111,7 +111,8 @@ extension NBDDevice {
     _ = clinux_close(writing.release())
 
     let deadline = Deadline.milliseconds(Self.startMilliseconds)
-    while !isAttached {
+    // The size comes last: before it an open would find an empty disk without partitions.
+    while !isAttached || sizeByteCount == 0 {
       let ready = clinux_poll(reading.rawValue, CShort(clinux_POLLIN), 2)
       if ready > 0 {
         var told: [UInt8] = []

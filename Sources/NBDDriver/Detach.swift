@@ -66,6 +66,15 @@ extension NBDDevice {
       pause(milliseconds: 2)
     }
     removeRecord()
+    forgetPartitions()
+  }
+
+  /// The kernel keeps the partitions of a disk that is gone until somebody has it scanned again.
+  private func forgetPartitions() {
+    if let file = try? FileDescriptor.open(node) {
+      _ = clinux_ioctl_value(file.rawValue, clinux_BLKRRPART, 0)  // What stays does no harm.
+    }
+    announceChange()
   }
 
   /// Sends the server its farewell and shuts the sockets down.

@@ -10,16 +10,13 @@ public struct DeviceOwner: Equatable, Sendable {
   public var interface: DriverInterface
   public var backendIdentifier: ByteString?
 
-  /// "attached by nbd-client (process 312, ioctl)".
+  /// "attached through netlink to 192.0.2.1:10809/root by process 143 (gone)".
   public var text: String {
-    var text = "attached"
-    if let processName { text += " by \(processName.printable)" }
-    text += " (process \(thread)"
-    if processName == nil { text += ", gone" }
-    text += ", \(interface.name))"
+    var text = "attached through \(interface.name)"
     if let backendIdentifier, !backendIdentifier.isEmpty {
       text += " to \(backendIdentifier.printable)"
     }
+    text += " by process \(thread) (\(processName?.printable ?? "gone"))"
     return text
   }
 }
