@@ -89,6 +89,7 @@ let testTargets: [Target] = [
   .target(name: "TestSupport", dependencies: ["WireFormat"], path: "Tests/TestSupport", swiftSettings: strict),
   tests("WireFormatTests", ["WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
+  tests("InteropTests", ["rootlinkd"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
 ]
