@@ -33,6 +33,7 @@ static uint64_t now(clockid_t clock) {
 }
 uint64_t clinux_monotonic_nanoseconds(void) { return now(CLOCK_MONOTONIC); }
 uint64_t clinux_boottime_nanoseconds(void) { return now(CLOCK_BOOTTIME); }
+int64_t clinux_realtime_seconds(void) { return (int64_t)time(NULL); }
 void clinux_sleep_nanoseconds(uint64_t nanoseconds) {
   struct timespec t = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
   while (nanosleep(&t, &t) < 0 && errno == EINTR) {

@@ -70,7 +70,7 @@ public func decodeDNSAnswer(
   var owner = name
   var addresses: [[UInt8]] = []
   for _ in 0..<min(Int(span.bigEndian(UInt16.self, at: 6)), recordCountMaximum) {
-    do {
+    do throws(DNSMessageError) {
       let recordName = try readName(span, at: &offset)
       guard offset + 10 <= span.count else { throw DNSMessageError.malformed }
       let recordType = span.bigEndian(UInt16.self, at: offset)

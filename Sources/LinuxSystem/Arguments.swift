@@ -45,3 +45,10 @@ public func runProgram(_ words: [ByteString]) throws(SystemError) -> CInt {
       unsafe clinux_run(raw.baseAddress?.assumingMemoryBound(to: CChar.self), words.count)
     })
 }
+
+/// A peer that hangs up, or a reader of our output that does, is an error and not the end.
+public func ignoreBrokenPipes() { clinux_ignore_signal(13) }  // SIGPIPE on every Linux.
+
+public func exitProcess(_ status: CInt) -> Never {
+  clinux_exit_now(status)
+}

@@ -60,3 +60,10 @@ public func pause(milliseconds: UInt64) {
 public func randomValue(below bound: UInt64) -> UInt64 {
   bound == 0 ? 0 : clinux_random() % bound
 }
+
+/// Seconds since 1970; 0 while the clock of this machine has not been set (boards without a
+/// battery begin in 1970).
+public func wallClockSeconds() -> UInt64 {
+  let seconds = clinux_realtime_seconds()
+  return seconds > 1_000_000_000 ? UInt64(seconds) : 0
+}

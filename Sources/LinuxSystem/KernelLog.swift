@@ -22,6 +22,16 @@ public struct Log: Sendable {
   public let destination: Destination
   public init(_ destination: Destination) { self.destination = destination }
 
+  /// The kernel's log while the root is still the initramfs, else standard error.
+  public static var ofThisMachine: Log {
+    let mounts = try? readFile("/proc/self/mounts", limit: 1 << 20)
+    for line in mounts?.fields(separatedBy: 0x0a) ?? [] {
+      let words = line.fields(separatedBy: 0x20)
+      if words.count > 2, words[1] == "/", words[2] != "rootfs" { return Log(.standardError) }
+    }
+    return Log(mounts == nil ? .standardError : .kernel)
+  }
+
   /// One fact, then what to do next. Control characters are escaped, long lines are cut.
   public func write(_ level: LogLevel, _ fact: String, next: String? = nil) {
     var text = fact

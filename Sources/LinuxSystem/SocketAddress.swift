@@ -41,6 +41,7 @@ public struct SocketAddress: Sendable {
     self.raw = raw
   }
 
+  /// AF_INET, AF_INET6 or AF_UNIX.
   public var family: CInt { CInt(raw.storage.ss_family) }
 
   /// `192.0.2.1:10809`, `[2001:db8::1]:10809` or `unix:PATH`.
@@ -53,6 +54,22 @@ public struct SocketAddress: Sendable {
         &copy, bytes.baseAddress!.assumingMemoryBound(to: CChar.self), bytes.count)
     }
     return ByteString(buffer[..<min(max(0, Int(count)), buffer.count - 1)])
+  }
+}
+
+extension SocketAddress {
+  public var isUnix: Bool { family == CInt(clinux_AF_UNIX) }
+
+  /// The address without its brackets, and the port; a path and 0 for a Unix socket.
+  public var hostAndPort: (host: ByteString, port: UInt16) {
+    let text = text
+    guard !isUnix, let colon = text.bytes.lastIndex(of: 0x3a) else {
+      return (text.dropping(prefix: "unix:") ?? text, 0)
+    }
+    let port = ByteString(text.bytes[(colon + 1)...]).decimal(maximum: 65_535) ?? 0
+    var host = text.bytes[..<colon]
+    if host.first == 0x5b, host.last == 0x5d { host = host.dropFirst().dropLast() }
+    return (ByteString(host), UInt16(port))
   }
 }
 

@@ -76,6 +76,9 @@ public struct StreamSocket: ~Copyable {
     }
   }
 
+  /// Hands the descriptor on, unclosed.
+  public consuming func releaseDescriptor() -> CInt { descriptor.release() }
+
   /// The address of this end.
   public var localAddress: SocketAddress? {
     var raw = clinux_address()

@@ -97,6 +97,9 @@ public struct NBDConnection: ~Copyable {
     }
   }
 
+  /// Hands the socket's descriptor on, unclosed.
+  public consuming func releaseSocket() -> CInt { socket.releaseDescriptor() }
+
   private static func openOnce(
     to address: SocketAddress, from source: SocketAddress?, names: [ByteString],
     limits: ConnectionLimits, until deadline: Deadline

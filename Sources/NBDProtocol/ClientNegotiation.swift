@@ -99,7 +99,8 @@ public struct ClientNegotiation: Sendable {
     case .awaitingExportNameAnswer:
       let answer: ExportNameAnswer
       do {
-        answer = try ExportNameAnswer(decoding: bytes.span.extracting(first: ExportNameAnswer.byteCount))
+        answer = try ExportNameAnswer(
+          decoding: bytes.span.extracting(first: ExportNameAnswer.byteCount))
       } catch { throw .violation(error) }
       export.byteCount = answer.exportByteCount
       export.flags = answer.flags

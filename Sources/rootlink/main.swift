@@ -1,1 +1,124 @@
 // SPDX-License-Identifier: Apache-2.0
+// The client program: words in, a command, an exit status out.
+
+import BootExecution
+import BootPlanning
+import LinuxSystem
+import NBDDriver
+import WireFormat
+
+func run(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
+  let rest = arguments.dropFirst()
+  switch arguments.first {
+  case "attach": return try attach(rest)
+  case "plan": return try plan(rest)
+  case "status": return try status(rest)
+  case "detach": return try detach(rest)
+  case "--help", "-h", "help":
+    return writeStandardOutput(ByteString(usage)) ? ExitStatus.done : ExitStatus.failed
+  case "--version":
+    return writeStandardOutput(ByteString(version)) ? ExitStatus.done : ExitStatus.failed
+  case nil: throw .missingWord("a command")
+  case let word?: throw .unexpectedWord(word)
+  }
+}
+
+func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
+  let options = try Options(
+    arguments,
+    known: [
+      .device, .connections, .timeout, .once, .interface, .commandLine, .commandLineFile,
+    ], wordCountMaximum: 1)
+  var request = AttachOptions()
+  request.target = options.words.first
+  if let target = request.target, target.isEmpty || target.bytes.contains(0x22) {
+    throw .badValue(option: "TARGET", value: target, expected: "nbd://HOST[:PORT]/EXPORT")
+  }
+  if let text = options[.device] {
+    guard let device = DeviceName(text.bytes[...]), device.partition == nil, device.driver == .nbd
+    else {
+      throw .badValue(option: "--device", value: text, expected: "/dev/nbdN, without a partition")
+    }
+    request.device = device
+  }
+  if let count = try options.number(.connections, in: 1...16) {
+    request.connectionCount = UInt32(count)
+  }
+  if let seconds = try options.number(.timeout, in: 0...604_800) {
+    request.timeoutSeconds = UInt32(seconds)
+  }
+  request.attemptsOnce = options.has(.once)
+  switch options[.interface] {
+  case nil, "auto": request.interface = .automatic
+  case "netlink": request.interface = .only(.netlink)
+  case "ioctl": request.interface = .only(.ioctl)
+  case let text?:
+    throw .badValue(option: "--interface", value: text, expected: "auto, netlink or ioctl")
+  }
+  if request.target != nil, options.has(.commandLine) || options.has(.commandLineFile) {
+    throw .exclusive("TARGET", options.has(.commandLine) ? "--cmdline" : "--cmdline-file")
+  }
+  request.commandLine = try commandLine(options)
+  var command = AttachCommand(request, log: Log.ofThisMachine)
+  return command.run()
+}
+
+func plan(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
+  let options = try Options(
+    arguments, known: [.commandLine, .commandLineFile, .root, .format, .withoutLease],
+    wordCountMaximum: 0)
+  var command = PlanCommand()
+  switch options[.format] {
+  case nil, "json": command.format = .json
+  case "shell": command.format = .shell
+  case let text?: throw .badValue(option: "--format", value: text, expected: "json or shell")
+  }
+  command.allowsMissingLease = options.has(.withoutLease)
+  command.root = options[.root] ?? ""
+  command.commandLine = try commandLine(options)
+  return finish(command.run(log: Log.ofThisMachine))
+}
+
+func status(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
+  let options = try Options(arguments, known: [.json, .root], wordCountMaximum: 1)
+  return finish(
+    StatusCommand.run(
+      device: options.words.first, asJSON: options.has(.json), root: options[.root] ?? "",
+      log: Log.ofThisMachine))
+}
+
+func detach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
+  let options = try Options(arguments, known: [.force], wordCountMaximum: 1)
+  guard let device = options.words.first else { throw .missingWord("DEVICE") }
+  return DetachCommand.run(
+    device: device, isForced: options.has(.force), log: Log.ofThisMachine)
+}
+
+/// What stands in for /proc/cmdline, if anything does.
+func commandLine(_ options: Options) throws(UsageError) -> ByteString? {
+  guard let path = options[.commandLineFile] else { return options[.commandLine] }
+  if options.has(.commandLine) { throw .exclusive("--cmdline", "--cmdline-file") }
+  do {
+    return try readFile(path, limit: PlanningInput.commandLineByteCountMaximum)
+  } catch {
+    throw .badValue(
+      option: "--cmdline-file", value: path, expected: "a readable file (\(error.text))")
+  }
+}
+
+func finish(_ result: (status: CInt, output: ByteString)) -> CInt {
+  guard !result.output.isEmpty else { return result.status }
+  return writeStandardOutput(result.output) ? result.status : ExitStatus.failed
+}
+
+func start() -> CInt {
+  ignoreBrokenPipes()
+  do {
+    return try run(commandLineArguments().dropFirst())
+  } catch {
+    Log.ofThisMachine.write(.error, error.reason, next: "see rootlink --help")
+    return ExitStatus.wrongRequest
+  }
+}
+
+exitProcess(start())

@@ -19,6 +19,8 @@ const char *clinux_environment(const char *name);
 uint64_t clinux_monotonic_nanoseconds(void);
 /* CLOCK_BOOTTIME, in nanoseconds: the clock of the kernel log. */
 uint64_t clinux_boottime_nanoseconds(void);
+/* CLOCK_REALTIME, in seconds. */
+int64_t clinux_realtime_seconds(void);
 void clinux_sleep_nanoseconds(uint64_t nanoseconds);
 /* From the kernel's generator. */
 uint64_t clinux_random(void);
@@ -34,6 +36,6 @@ int clinux_wait(int pid);
    cannot be executed. `words` holds `count` NUL-terminated words, the path first; -E2BIG over 63. */
 int clinux_run(const char *words, size_t count);
 static inline int clinux_kill(int pid, int signal) { return kill(pid, signal) < 0 ? -errno : 0; }
-static inline void clinux_exit_now(int status) { _exit(status); }
+__attribute__((noreturn)) static inline void clinux_exit_now(int status) { _exit(status); }
 static inline void clinux_ignore_signal(int number) { signal(number, SIG_IGN); }
 #endif

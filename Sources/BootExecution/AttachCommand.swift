@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Carries out a plan: attaches every target, repeating with growing pauses until the time is up.
+// The plan is made anew before each round, because a lease may come late or change.
+//
+//   read leases ─► plan ─► attach what is not attached ─► all there? ─► hand the network over
+//        ▲                          │ not yet
+//        └────────── pause ◄────────┘ until the time is up
+
+public import BootPlanning
+public import LinuxSystem
+public import NBDDriver
+public import WireFormat
+
+/// What `rootlink attach` was asked for.
+public struct AttachOptions: Sendable {
+  /// A value as `nbdroot=` takes it, in place of what the command line says.
+  public var target: ByteString?
+  /// In place of the device that the command line says.
+  public var device: DeviceName?
+  public var connectionCount: UInt32?
+  /// 0 is for ever; nil leaves it to the command line.
+  public var timeoutSeconds: UInt32?
+  public var attemptsOnce = false
+  public var interface = InterfaceChoice.automatic
+  /// In place of /proc/cmdline.
+  public var commandLine: ByteString?
+
+  public init() {}
+}
+
+/// Exit status of every command. Source: rootlink(8).
+public enum ExitStatus {
+  public static let done: CInt = 0
+  public static let failed: CInt = 1
+  public static let wrongRequest: CInt = 2
+}
+
+public struct AttachCommand {
+  private let options: AttachOptions
+  private let log: Log
+  private var failures: FailureReport
+  /// By the place of the target in the plan.
+  private var attached: [Int: AttachedTarget] = [:]
+  private var usesFallback = false
+  private var isAnnounced = false
+  private var warned: [ByteString] = []
+
+  public init(_ options: AttachOptions, log: Log) {
+    self.options = options
+    self.log = log
+    failures = FailureReport(log)
+  }
+
+  /// Attaches, and returns the exit status. With nothing to do it is 0 and nothing is printed.
+  public mutating func run() -> CInt {
+    let start = MonotonicTime.now
+    var schedule = RetrySchedule()
+    while true {
+      let input: PlanningInput
+      do { input = try readInput() } catch {
+        log.write(.error, error.commandLineReason, next: "mount /proc")
+        return ExitStatus.failed
+      }
+      let readMilliseconds = MonotonicTime.now.milliseconds(since: start)
+      var timeoutSeconds = Self.timeoutSecondsDefault
+      do {
+        let plan = try adjusted(BootPlanning.plan(for: input))
+        if plan.isEmpty { return nothingToDo() }
+        timeoutSeconds = options.timeoutSeconds ?? plan.attachTimeoutSeconds
+        announce(plan)
+        let deadline = Self.deadline(from: start, seconds: timeoutSeconds)
+        switch round(plan, leaseMilliseconds: readMilliseconds, until: deadline) {
+        case .complete: return finish(plan)
+        case .hopeless: return ExitStatus.failed
+        case .unfinished: break
+        }
+      } catch {
+        if error.isRequestWrong {
+          log.write(.error, error.report.reason, next: error.report.advice)
+          return ExitStatus.wrongRequest
+        }
+        // A lease may still come, or another one.
+        failures.add(error.report.reason, advice: error.report.advice)
+        timeoutSeconds = timeoutSecondsWithoutLease(input)
+      }
+      if options.attemptsOnce { return ExitStatus.failed }
+      let deadline = Self.deadline(from: start, seconds: timeoutSeconds)
+      if deadline.hasPassed {
+        failures.flush()
+        log.write(
+          .error, "gave up after \(timeoutSeconds) s",
+          next: "rootlink.timeout= sets the seconds, 0 is for ever")
+        return ExitStatus.failed
+      }
+      let wait = schedule.pauseMilliseconds(random: randomValue(below: 1 << 32))
+      pause(milliseconds: deadline.isNever ? wait : min(wait, UInt64(deadline.pollMilliseconds)))
+    }
+  }
+
+  /// Source: `rootlink.timeout` in rootlink-cmdline(7).
+  private static let timeoutSecondsDefault: UInt32 = 180
+
+  private static func deadline(from start: MonotonicTime, seconds: UInt32) -> Deadline {
+    seconds == 0
+      ? .never : Deadline(at: start.advanced(byMilliseconds: UInt64(seconds) * 1000))
+  }
+
+  private func readInput() throws(SystemError) -> PlanningInput {
+    var commandLine = options.commandLine
+    if let target = options.target { commandLine = "nbdroot=\"" + target + "\"" }
+    return try PlanningInputReader().read(commandLineOverride: commandLine)
+  }
+
+  private func timeoutSecondsWithoutLease(_ input: PlanningInput) -> UInt32 {
+    var input = input
+    input.allowsMissingLease = true
+    let planned = try? BootPlanning.plan(for: input).attachTimeoutSeconds
+    return options.timeoutSeconds ?? planned ?? Self.timeoutSecondsDefault
+  }
+
+  /// The plan with what the options of the command say in place of what the line says.
+  private func adjusted(_ plan: AttachmentPlan) -> AttachmentPlan {
+    var plan = plan
+    if let device = options.device, !plan.targets.isEmpty { plan.targets[0].device = device }
+    if let count = options.connectionCount {
+      for index in plan.targets.indices { plan.targets[index].connectionCount = count }
+    }
+    return plan
+  }
+
+  private func nothingToDo() -> CInt {
+    guard options.target != nil else { return ExitStatus.done }
+    log.write(.error, "nothing to attach", next: "name a server: nbd://HOST/EXPORT")
+    return ExitStatus.wrongRequest
+  }
+
+  private mutating func announce(_ plan: AttachmentPlan) {
+    if isAnnounced { return }
+    isAnnounced = true
+    for warning in plan.warnings { log.write(.warning, warning.text) }
+    for target in plan.targets { log.write(.notice, target.line) }
+  }
+
+  private enum Round { case complete, unfinished, hopeless }
+
+  /// One attempt at everything that is not attached yet.
+  private mutating func round(
+    _ plan: AttachmentPlan, leaseMilliseconds: UInt64, until deadline: Deadline
+  ) -> Round {
+    var book = AddressBook(plan.resolver)
+    var outcome = Round.complete
+    let targets = usesFallback ? plan.fallbackTargets : plan.targets
+    for (index, target) in targets.enumerated() where attached[index] == nil {
+      if let present = alreadyAttached(target) {
+        log.write(.notice, "\(present.node.printable) is attached already")
+        continue
+      }
+      let attempt = TargetAttempt(target: target, interface: options.interface, deadline: deadline)
+      do {
+        let done = try attempt.run(&book) {
+          failures.add($0.report.reason, advice: $0.report.advice)
+        }
+        attached[index] = done
+        failures.flush()
+        log.write(.notice, done.line(leaseMilliseconds: leaseMilliseconds))
+      } catch {
+        failures.add(error.report.reason, advice: error.report.advice)
+        outcome = error.mayPass ? .unfinished : .hopeless
+        if outcome == .hopeless { break }
+      }
+    }
+    if outcome != .complete, !usesFallback, !plan.fallbackTargets.isEmpty, attached.isEmpty {
+      usesFallback = true
+      for target in plan.fallbackTargets { log.write(.notice, target.line) }
+      return round(plan, leaseMilliseconds: leaseMilliseconds, until: deadline)
+    }
+    return outcome
+  }
+
+  /// The device of the target, if it shows the export already: this program may run again, by
+  /// hand or by dracut's loop.
+  private func alreadyAttached(_ target: AttachmentTarget) -> NBDDevice? {
+    guard target.blockProtocol == .nbd, let number = target.device?.number else { return nil }
+    let device = NBDDevice(index: number)
+    guard device.isAttached, let record = device.record, target.exports.contains(record.export),
+      target.mayBeServed(by: record.server)
+    else { return nil }
+    return device
+  }
+
+  private func finish(_ plan: AttachmentPlan) -> CInt {
+    let root = usesFallback ? plan.fallbackRoot ?? plan.root : plan.root
+    if root.needsRootLink, let first = attached[0] {
+      // dracut looks for its root there. The device works without the link.
+      try? replaceLink("/dev/root", target: first.device.node)
+    }
+    if log.destination == .kernel { handOverNetwork(plan, Array(attached.values), log) }
+    return ExitStatus.done
+  }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+public import LinuxSystem
+public import NBDClient
+public import NBDDriver
+public import WireFormat
+
+/// Why one attempt to attach one target came to nothing.
+public enum AttemptError: Error, Equatable, Sendable {
+  case unresolved(ResolutionError)
+  case unknownInterface(ByteString)
+  case unusableAddress(ByteString, SystemError)
+  case connection(ConnectionError)
+  /// A further connection shows another size or other flags than the first.
+  case connectionsDiffer(address: ByteString)
+  case driver(AttachError)
+  case firstRead(device: ByteString, SystemError)
+  case tlsMissing(server: ByteString)
+  case protocolMissing
+
+  public var report: (reason: String, advice: String) {
+    switch self {
+    case .unresolved(let error): error.report
+    case .unknownInterface(let name):
+      (
+        "there is no interface '\(name.printable)' for a link-local server",
+        "check the name behind the % of the address"
+      )
+    case .unusableAddress(let address, let error):
+      ("'\(address.printable)' cannot be used: \(error.text)", "check the address")
+    case .connection(let error): error.report
+    case .connectionsDiffer(let address):
+      (
+        "\(address.printable) shows another size or other flags on a second connection",
+        "use one connection, or check that the server has one image under this name"
+      )
+    case .driver(let error): error.report
+    case .firstRead(let device, let error):
+      (
+        "\(device.printable) is attached and cannot be read: \(error.text)",
+        "look at the server's log and at its disk"
+      )
+    case .tlsMissing(let server):
+      (
+        "an nbds address asks for TLS with \(server.printable), which this version cannot do",
+        "use nbd:// on a network that you trust"
+      )
+    case .protocolMissing:
+      (
+        "ibnbd-root= asks for RDMA, which this build does not have",
+        "use nbdroot= for a connection over TCP"
+      )
+    }
+  }
+
+  /// Whether the same attempt may succeed later: a server can come up, a driver cannot.
+  public var mayPass: Bool {
+    switch self {
+    case .connection(let error): error.mayPass
+    case .driver(.geometry): true
+    case .unresolved(.notAName), .driver, .tlsMissing, .protocolMissing: false
+    case .unresolved, .unknownInterface, .unusableAddress, .connectionsDiffer, .firstRead: true
+    }
+  }
+}
