@@ -97,6 +97,7 @@ let testTargets: [Target] = [
     name: "TestSupport", dependencies: ["WireFormat"], path: "Tests/TestSupport",
     swiftSettings: strict),
   tests("WireFormatTests", ["WireFormat"]),
+  tests("BootPlanningTests", ["BootPlanning", "WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("InteropTests", ["rootlinkd"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
