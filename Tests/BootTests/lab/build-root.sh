@@ -18,7 +18,7 @@ case "$kind" in
     # The package dracut conflicts with initramfs-tools; dracut-core, which does the work, does not.
     packages="initramfs-tools busybox klibc-utils zstd kmod udev systemd-sysv dbus e2fsprogs"
     packages="$packages iproute2 cpio nbd-client dracut-core dracut-network isc-dhcp-client"
-    packages="$packages network-manager"
+    packages="$packages network-manager procps iputils-arping"
     ;;
   *) fail "usage: build-root.sh guest|builder" ;;
 esac

@@ -59,7 +59,8 @@ build() {
     initramfs-tools) set -- "$1" mkinitramfs -o /result "$version" ;;
     *)
       # What is not installed cannot be picked.
-      [ "$generator" = dracut-nm ] || rm -f "$root/usr/sbin/NetworkManager" "$root/usr/libexec/nm-initrd-generator"
+      [ "$generator" = dracut-nm ] || rm -f "$root/usr/sbin/NetworkManager" \
+        "$root/usr/libexec/nm-initrd-generator" "$root/usr/lib/NetworkManager/nm-initrd-generator"
       set -- "$1" dracut --quiet --force --no-hostonly --kver "$version"
       case "$generator" in dracut-legacy) set -- "$@" --add network-legacy ;; esac
       case "$hook" in nbd-client | both) set -- "$@" --add nbd ;; none) ;; esac
