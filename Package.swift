@@ -99,6 +99,8 @@ let testTargets: [Target] = [
   tests("WireFormatTests", ["WireFormat"]),
   tests("BootPlanningTests", ["BootPlanning", "WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
+  tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
+  tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),
   tests("InteropTests", ["rootlinkd"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
