@@ -98,6 +98,8 @@ let testTargets: [Target] = [
     swiftSettings: strict),
   tests("WireFormatTests", ["WireFormat"]),
   tests("BootPlanningTests", ["BootPlanning", "WireFormat"]),
+  tests("NetlinkProtocolTests", ["NetlinkProtocol", "WireFormat"]),
+  tests("NBDDriverTests", ["NBDDriver", "WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),

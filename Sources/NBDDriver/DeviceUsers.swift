@@ -44,7 +44,7 @@ extension NBDDevice {
     var users = mounts(of: nodes)
     let swaps = (try? readFile(root + "/proc/swaps", limit: Self.tableLimit)) ?? ""
     for line in swaps.fields(separatedBy: 0x0a) {
-      guard let path = line.cut(at: 0x20)?.head.cutAtTab else { continue }
+      let path = ByteString(line.bytes.prefix { $0 != 0x20 && $0 != 0x09 })
       for node in nodes where path == "/dev/" + node.name { users.append(.swap(device: path)) }
     }
     for node in nodes {
@@ -129,9 +129,6 @@ extension NBDDevice {
 }
 
 extension ByteString {
-  /// Up to the first tab.
-  var cutAtTab: ByteString { cut(at: 0x09)?.head ?? self }
-
   /// `\040` and its like, as the kernel writes blanks in mountinfo.
   var unescapingOctal: ByteString {
     var result: [UInt8] = []

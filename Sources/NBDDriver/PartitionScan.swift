@@ -58,9 +58,9 @@ extension NBDDevice {
 
   /// A GPT header in the second block of 512 or 4096 bytes, or an MBR with plausible entries (a
   /// FAT boot sector ends in the same two bytes). Source: UEFI 2.10, 5.2 and 5.3.
-  static func holdsPartitionTable(_ head: [UInt8]) -> Bool {
-    guard head.count >= 520, head[510] == 0x55, head[511] == 0xaa else { return false }
-    if head[512..<520].elementsEqual("EFI PART".utf8) { return true }
+  public static func holdsPartitionTable(_ head: [UInt8]) -> Bool {
+    guard head.count >= 512, head[510] == 0x55, head[511] == 0xaa else { return false }
+    if head.count >= 520, head[512..<520].elementsEqual("EFI PART".utf8) { return true }
     var isUsed = false
     for entry in 0..<4 {
       let offset = 446 + entry * 16
