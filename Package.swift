@@ -20,8 +20,9 @@ let muslLibraries = "/usr/lib/\(architecture)-linux-musl"
 let muslHeaders = ["-isystem", "/usr/include/\(architecture)-linux-musl"]
 let embedded: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded"),
+  .enableExperimentalFeature("DeferredCodeGen"),
   .unsafeFlags(
-    ["-wmo", "-Osize", "-Xfrontend", "-function-sections"]
+    ["-wmo", "-Osize", "-gnone", "-Xfrontend", "-function-sections"]
       + muslHeaders.flatMap { ["-Xcc", $0] }),
 ]
 let staticLink: [LinkerSetting] = [
