@@ -106,6 +106,7 @@ let testTargets: [Target] = [
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),
   tests("InteropTests", ["rootlinkd"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
+  tests("DocumentationTests", ["rootlink", "rootlinkd"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
 ]
 

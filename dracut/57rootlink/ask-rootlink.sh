@@ -25,7 +25,7 @@ unset _rootlink_plan
 
 if [ "${ROOTLINK_TARGETS:-0}" != 0 ]; then
   if [ -e "$hookdir/cmdline/90-parse-nbdroot.sh" ]; then
-    info "rootlink attaches the root device; dracut's nbd module stands aside"
+    echo "<4>rootlink: attaches the root device; dracut's nbd module stands aside" >/dev/kmsg
   fi
   # dracut's nbd parser leaves a netroot= alone that is not its own, and /sbin/netroot looks for
   # a handler of this name.

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// The manual says what the programs do: compared both ways, so that neither can change alone.
+
+import Foundation
+import Testing
+
+@Suite("The manual")
+struct ManualTests {
+  static let repository = URL(fileURLWithPath: #filePath)
+    .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+  static let pages = ["rootlink.8", "rootlinkd.8", "rootlink-cmdline.7"]
+  static let mustRunAll = ProcessInfo.processInfo.environment["ROOTLINK_REQUIRE_ALL"] != nil
+
+  static func source(_ page: String) throws -> String {
+    try String(
+      contentsOf: repository.appendingPathComponent("docs/man/\(page)"), encoding: .utf8)
+  }
+
+  /// The page without fonts: `\fBx\fP` is x, `\-` is -.
+  static func plain(_ page: String) throws -> String {
+    try source(page).replacing(/\\f[A-Z]/, with: "").replacing("\\-", with: "-")
+  }
+
+  /// The lines of a section, by its heading.
+  static func section(_ heading: String, of page: String) throws -> [Substring] {
+    let lines = try plain(page).split(separator: "\n")
+    let start = try #require(lines.firstIndex(of: ".SH \(heading)"), "\(page): \(heading)")
+    return Array(lines[(start + 1)...].prefix { !$0.hasPrefix(".SH ") })
+  }
+
+  static func options(in text: String) -> Set<String> {
+    Set(text.matches(of: /(?:^|[^A-Za-z0-9_-])(--[a-z][a-z-]*)/).map { String($0.1) })
+  }
+
+  /// What a program built beside this test prints.
+  static func output(of program: String, _ arguments: [String]) throws -> String {
+    let directory = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent()
+    let process = Process()
+    let pipe = Pipe()
+    process.executableURL = directory.appendingPathComponent(program)
+    process.arguments = arguments
+    process.standardOutput = pipe
+    process.standardError = FileHandle.nullDevice
+    try process.run()
+    let data = pipe.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    return String(decoding: data, as: UTF8.self)
+  }
+
+  static let helps: [(page: String, program: String, arguments: [[String]])] = [
+    ("rootlink.8", "rootlink", [["--help"]]),
+    (
+      "rootlinkd.8", "rootlinkd",
+      [["--help"], ["serve", "--help"], ["check", "--help"], ["status", "--help"]]
+    ),
+  ]
+
+  @Test("has every option that the help has, and no other", arguments: helps)
+  func options(page: String, program: String, arguments: [[String]]) throws {
+    let help = try arguments.map { try Self.output(of: program, $0) }.joined(separator: "\n")
+    let known = Self.options(in: help)
+    #expect(known.contains("--version"), "\(program) --help printed: \(help.prefix(200))")
+    let documented = Self.options(
+      in: try Self.section("OPTIONS", of: page).joined(separator: "\n"))
+    #expect(documented == known)
+    let shown = Self.options(in: try Self.section("SYNOPSIS", of: page).joined(separator: "\n"))
+    #expect(shown == known)
+  }
+
+  /// In EXIT STATUS of both: what DESIGN.md promises to scripts.
+  @Test("gives the three exit statuses", arguments: ["rootlink.8", "rootlinkd.8"])
+  func exitStatus(page: String) throws {
+    let bold = try Self.section("EXIT STATUS", of: page).filter { $0.hasPrefix(".B ") }
+    #expect(bold.filter { $0 != ".B attach" } == [".B 0", ".B 1", ".B 2"])
+  }
+
+  @Test("has EXAMPLES before OPTIONS and every section that a page must have", arguments: pages)
+  func sections(page: String) throws {
+    let headings = try Self.plain(page).split(separator: "\n").filter { $0.hasPrefix(".SH ") }
+      .map { String($0.dropFirst(4)) }
+    for heading in [
+      "NAME", "DESCRIPTION", "EXAMPLES", "KERNEL PARAMETERS", "EXIT STATUS",
+      "DIAGNOSTICS", "SEE ALSO",
+    ] {
+      #expect(headings.contains(heading), "\(heading)")
+    }
+    if let options = headings.firstIndex(of: "OPTIONS") {
+      let examples = try #require(headings.firstIndex(of: "EXAMPLES"))
+      #expect(examples < options)
+    }
+  }
+
+  /// Names as the planner compares them, where `-` is `_`.
+  static func plannerParameters() throws -> Set<String> {
+    let text = try String(
+      contentsOf: repository.appendingPathComponent("Sources/BootPlanning/BootParameters.swift"),
+      encoding: .utf8)
+    var names = Set(text.matches(of: /isNamed\("([^"]+)"\)/).map { String($0.1) })
+    names.formUnion((0...7).map { "nbd\($0)" })
+    return names
+  }
+
+  /// Keys inside a value, in the manual's descriptions.
+  static let valueKeys: Set = [
+    "sessname", "path", "device_path", "access_mode", "io_mode", "port", "queues", "dev", "bs",
+    "timeout", "connections", "socket", "UUID", "LABEL", "PARTUUID", "PARTLABEL", "nbd", "NBD",
+  ]
+
+  @Test("has every kernel parameter that the planner reads, and no other")
+  func parameters() throws {
+    let known = try Self.plannerParameters()
+    #expect(known.count > 20, "the planner's source is not as this test expects it")
+    let text = try Self.section("KERNEL PARAMETERS", of: "rootlink-cmdline.7")
+      .joined(separator: "\n")
+    var documented = Set(
+      text.matches(of: /([A-Za-z][A-Za-z0-9_.-]*)=/).map {
+        String($0.1).replacing("-", with: "_")
+      })
+    for flag in ["ro", "rw", "rootwait"] where text.contains(flag) { documented.insert(flag) }
+    documented.subtract(Self.valueKeys)
+    if documented.contains("nbd0"), documented.contains("nbd7") {
+      documented.formUnion((1...6).map { "nbd\($0)" })
+    }
+    #expect(known.subtracting(documented).isEmpty, "not in rootlink-cmdline(7)")
+    #expect(documented.subtracting(known).isEmpty, "the planner does not read it")
+  }
+
+  static let hasGroff = FileManager.default.isExecutableFile(atPath: "/usr/bin/groff")
+
+  @Test(
+    "is parsed by groff without a warning",
+    .enabled(if: hasGroff || mustRunAll, "groff is missing: install groff-base"), arguments: pages)
+  func parses(page: String) throws {
+    let process = Process()
+    let pipe = Pipe()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/groff")
+    process.arguments = [
+      "-man", "-Tutf8", "-ww", "-z",
+      Self.repository.appendingPathComponent("docs/man/\(page)").path,
+    ]
+    process.standardError = pipe
+    try process.run()
+    let complaints = pipe.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    #expect(String(decoding: complaints, as: UTF8.self) == "")
+    #expect(process.terminationStatus == 0)
+  }
+}
