@@ -104,6 +104,9 @@ let testTargets: [Target] = [
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),
+  tests(
+    "NBDServerTests",
+    ["NBDServer", "NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "WireFormat"]),
   tests("InteropTests", ["rootlinkd"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   tests("DocumentationTests", ["rootlink", "rootlinkd"]),

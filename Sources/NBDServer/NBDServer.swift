@@ -88,10 +88,8 @@ public final class NBDServer: Sendable {
       optionCountMaximum: limits.optionCount, isStopping: isStopping)
     switch connection.run(socket) {
     case .ended(let reason):
-      registry.remove(session)
       report(.noSession(client: client, reason: reason))
     case .notOpened(let export, let reason, let advice):
-      registry.remove(session)
       report(.notOpened(client: client, export: export, reason: reason, advice: advice))
     case .entered(let export, let backend, let received):
       registry.entered(session, export: export.name)
@@ -100,14 +98,15 @@ public final class NBDServer: Sendable {
       let ending = transmit(
         socket.descriptor.rawValue, export: export, backend: backend, received: received,
         statistics: statistics)
-      // From here on nobody else shuts the socket down, so its number may be given up.
-      registry.remove(session)
       if isStopping.isSet { linger(socket.descriptor.rawValue) }
       report(
         .closed(
           number: session, client: client, export: export.name, reason: ending,
           counters: statistics.snapshot))
     }
+    // From here on nobody else shuts the socket down, so its number may be given up.
+    registry.remove(session)
+    _ = consume socket
   }
 
   private func transmit(

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// A server in this process and clients that say exactly what a test wants said.
+
+import BlockBackends
+import BlockServer
+import LinuxSystem
+import NBDProtocol
+import NBDServer
+import Synchronization
+import TestSupport
+import Testing
+import WireFormat
+
+/// Serves exports on a Unix socket; what it reports is kept.
+final class ServerUnderTest: Sendable {
+  let server: NBDServer
+  let registry: SessionRegistry
+  private let directory: TemporaryDirectory
+  private let listener: Listener
+  private let events: EventLog
+
+  final class EventLog: Sendable {
+    let list = Mutex<[SessionEvent]>([])
+  }
+
+  init(
+    _ exports: [Export], limits: NBDServerLimits = NBDServerLimits(),
+    connectionCountMaximum: Int = 100
+  ) throws {
+    directory = try TemporaryDirectory()
+    listener = try Listener.unix(ByteString(directory.path("socket")), isPrivate: true)
+    registry = SessionRegistry(connectionCountMaximum: connectionCountMaximum)
+    let events = EventLog()
+    self.events = events
+    server = NBDServer(table: ExportTable(exports), registry: registry, limits: limits) { event in
+      events.list.withLock { $0.append(event) }
+    }
+  }
+
+  convenience init(_ backend: any BlockBackend, access: AccessMode = .readWrite) throws {
+    try self.init([Export(name: "disk", access: access, base: backend)])
+  }
+
+  /// A connection that has said nothing yet.
+  func connect() throws -> TestClient {
+    let client = try TestClient(path: ByteString(directory.path("socket")))
+    if let connection = try listener.accept() {
+      server.serve(connection.takeDescriptor(), client: "test")
+    }
+    return client
+  }
+
+  /// A connection in the transmission phase.
+  func enter(_ export: ByteString = "disk") throws -> TestClient {
+    let client = try connect()
+    _ = try client.receive(ServerGreeting.byteCount)
+    let data = InformationRequest(name: export, items: []).encoded
+    try client.send(
+      ClientFlags([.fixedNewstyle, .noZeroes]).encoded
+        + OptionHeader(option: .go, dataByteCount: UInt32(data.count)).encoded + data)
+    _ = try client.receive(OptionReplyHeader.byteCount + 12 + OptionReplyHeader.byteCount)
+    return client
+  }
+
+  var reported: [SessionEvent] { events.list.withLock { $0 } }
+
+  /// How sessions ended.
+  var closings: [(reason: String, counters: SessionCounters)] {
+    reported.compactMap { event in
+      if case .closed(_, _, _, let reason, let counters) = event { (reason, counters) } else { nil }
+    }
+  }
+
+  /// Why exports were not opened.
+  var failures: [String] {
+    reported.compactMap { event in
+      if case .notOpened(_, _, let reason, _) = event { reason } else { nil }
+    }
+  }
+
+  /// Waits until no connection is left.
+  func waitForEnd() throws {
+    let deadline = TestClient.deadline
+    while registry.connectionCount > 0 {
+      try #require(!deadline.hasPassed, "sessions did not end")
+      pause(milliseconds: 1)
+    }
+  }
+}
+
+/// One connection of a client.
+final class TestClient {
+  private let socket: StreamSocket
+  /// Every wait of a test ends.
+  static var deadline: Deadline { .milliseconds(20_000) }
+
+  init(path: ByteString) throws(SystemError) {
+    socket = try StreamSocket.connect(to: SocketAddress(unixPath: path), until: Self.deadline)
+  }
+
+  func send(_ bytes: [UInt8]) throws { try socket.send(bytes, until: Self.deadline) }
+
+  func receive(_ count: Int) throws -> [UInt8] {
+    var bytes: [UInt8] = []
+    while bytes.count < count {
+      let before = bytes.count
+      try socket.receive(into: &bytes, maximum: count - bytes.count, until: Self.deadline)
+      try #require(bytes.count > before, "the server closed after \(before) of \(count) bytes")
+    }
+    return bytes
+  }
+
+  /// Everything until the server closes.
+  func receiveToEnd() throws -> [UInt8] {
+    var bytes: [UInt8] = []
+    while true {
+      let before = bytes.count
+      do {
+        try socket.receive(into: &bytes, maximum: 65536, until: Self.deadline)
+      } catch {
+        guard error == .connectionReset else { throw error }
+        return bytes
+      }
+      if bytes.count == before { return bytes }
+    }
+  }
+
+  func reply() throws -> SimpleReply {
+    let bytes = try receive(SimpleReply.byteCount)
+    return try SimpleReply(decoding: bytes.span)
+  }
+
+  /// Sends a request, with a payload for WRITE, and returns the error of its reply; the data of a
+  /// READ are taken off the stream.
+  @discardableResult
+  func ask(_ request: Request, _ payload: [UInt8] = []) throws -> ErrorNumber {
+    try send(request.encoded + payload)
+    let reply = try reply()
+    #expect(reply.cookie == request.cookie)
+    if request.command == .read, reply.error == .none {
+      lastData = try receive(Int(request.length))
+    }
+    return reply.error
+  }
+  private(set) var lastData: [UInt8] = []
+}
+
+/// Keeps what a backend was asked for.
+final class RecordingBackend: BlockBackend {
+  enum Call: Equatable {
+    case read(UInt64, Int)
+    case write(UInt64, Int, isDurable: Bool)
+    case zero(Range<UInt64>, mayPunch: Bool, isDurable: Bool)
+    case trim(Range<UInt64>, isDurable: Bool)
+    case flush
+  }
+  let byteCount: UInt64
+  let blockSizes: BackendBlockSizes
+  let capabilities: BackendCapabilities = [.write, .trim, .isShared]
+  private let list = Mutex<[Call]>([])
+  var calls: [Call] { list.withLock { $0 } }
+
+  init(byteCount: UInt64, minimum: UInt32 = 1) {
+    self.byteCount = byteCount
+    blockSizes = BackendBlockSizes(minimum: minimum, preferred: 4096)
+  }
+
+  private func add(_ call: Call) { list.withLock { $0.append(call) } }
+
+  func read(
+    into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
+  ) throws(BackendError) {
+    add(.read(offset, buffer.count))
+  }
+  func write(
+    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool
+  ) throws(BackendError) {
+    add(.write(offset, bytes.count, isDurable: isDurable))
+  }
+  func writeZeroes(
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool
+  ) throws(BackendError) {
+    add(.zero(range, mayPunch: mayPunch, isDurable: isDurable))
+  }
+  func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
+    add(.trim(range, isDurable: isDurable))
+  }
+  func flush() throws(BackendError) { add(.flush) }
+}
