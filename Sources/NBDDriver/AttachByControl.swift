@@ -92,11 +92,12 @@ extension NBDDevice {
         })
     } catch { throw .ioctl(device: node, step: "pipe", error) }
     let reading = FileDescriptor(owning: ends[0])
-    let writing = FileDescriptor(owning: ends[1])
+    // Not owned by a value: the compiler may end one before the child's last use of the number.
+    let writing = ends[1]
     let child = clinux_fork()
     if child == 0 {
       // From here on nothing but shims: the child never returns.
-      let kept = [min(file.rawValue, ends[1]), max(file.rawValue, ends[1])]
+      let kept = [min(file.rawValue, writing), max(file.rawValue, writing)]
       unsafe kept.withUnsafeBufferPointer { buffer in
         // SAFETY: two integers, alive during the call.
         unsafe clinux_nbd_become_holder(buffer.baseAddress!, 2)
@@ -104,11 +105,11 @@ extension NBDDevice {
       let result = clinux_ioctl_value(file.rawValue, ControlRequest.doIt, 0)
       _ = clinux_ioctl_value(file.rawValue, ControlRequest.clearSocket, 0)
       var errno = UInt8(truncatingIfNeeded: 0 &- result)
-      _ = unsafe clinux_write(ends[1], &errno, 1)  // SAFETY: one byte of ours.
+      _ = unsafe clinux_write(writing, &errno, 1)  // SAFETY: one byte of ours.
       clinux_exit_now(0)
     }
+    _ = clinux_close(writing)
     do { _ = try checked(child) } catch { throw .ioctl(device: node, step: "fork", error) }
-    _ = clinux_close(writing.release())
 
     let deadline = Deadline.milliseconds(Self.startMilliseconds)
     // The size comes last: before it an open would find an empty disk without partitions.
@@ -117,6 +118,7 @@ extension NBDDevice {
       if ready > 0 {
         var told: [UInt8] = []
         do { _ = try reading.read(into: &told, maximum: 1) } catch {}
+        _ = clinux_kill(child, 9)  // It has told its end, or cannot tell any more.
         _ = clinux_wait(child)
         let errno = CInt(told.first ?? 0)
         throw .ioctl(
