@@ -35,10 +35,16 @@ let staticLink: [LinkerSetting] = [
       + ["-lgcc", "-Xlinker", "-s"])
 ]
 
+/// What the tests run millions of times is optimized in debug builds, too; it still traps.
+let optimized: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
+
 /// A module of the client: compiled both ways.
-func bothWays(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+func bothWays(
+  _ name: String, _ dependencies: [Target.Dependency] = [], isHot: Bool = false
+) -> Target {
   .target(
-    name: name, dependencies: dependencies, swiftSettings: isEmbedded ? strict + embedded : strict)
+    name: name, dependencies: dependencies,
+    swiftSettings: strict + (isEmbedded ? embedded : isHot ? optimized : []))
 }
 
 /// A module of the server: compiled ordinarily only.
@@ -52,11 +58,11 @@ func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 }
 
 let client: [Target] = [
-  bothWays("WireFormat"),
+  bothWays("WireFormat", isHot: true),
   bothWays("NBDProtocol", ["WireFormat"]),
   bothWays("NetlinkProtocol", ["WireFormat"]),
   bothWays("DNSProtocol", ["WireFormat"]),
-  bothWays("BootPlanning", ["WireFormat"]),
+  bothWays("BootPlanning", ["WireFormat"], isHot: true),
   .target(
     name: "CLinux",
     cSettings: [
@@ -96,7 +102,7 @@ let server: [Target] = [
 let testTargets: [Target] = [
   .target(
     name: "TestSupport", dependencies: ["WireFormat"], path: "Tests/TestSupport",
-    swiftSettings: strict),
+    swiftSettings: strict + optimized),
   tests("WireFormatTests", ["WireFormat"]),
   tests("BootPlanningTests", ["BootPlanning", "WireFormat"]),
   tests("NetlinkProtocolTests", ["NetlinkProtocol", "WireFormat"]),
