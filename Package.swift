@@ -113,9 +113,11 @@ let testTargets: [Target] = [
   tests(
     "NBDServerTests",
     ["NBDServer", "NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "WireFormat"]),
-  tests("InteropTests", ["rootlinkd"]),
-  tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   tests("DocumentationTests", ["rootlink", "rootlinkd"]),
+  tests("InteropTests", ["rootlink", "rootlinkd"]),
+  tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
+  tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
+  tests("BootExecutionTests", ["BootExecution"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
 ]
 
