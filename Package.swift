@@ -105,6 +105,7 @@ let testTargets: [Target] = [
     swiftSettings: strict + optimized),
   tests("WireFormatTests", ["WireFormat"]),
   tests("BootPlanningTests", ["BootPlanning", "WireFormat"]),
+  tests("BootExecutionTests", ["BootExecution", "BootPlanning", "WireFormat"]),
   tests("NetlinkProtocolTests", ["NetlinkProtocol", "WireFormat"]),
   tests("NBDDriverTests", ["NBDDriver", "WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),

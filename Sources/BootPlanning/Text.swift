@@ -8,7 +8,9 @@ typealias Text = ArraySlice<UInt8>
 extension Text {
   init(_ text: String) { self = Array(text.utf8)[...] }
 
-  func isEqual(to literal: String) -> Bool { elementsEqual(literal.utf8) }
+  func isEqual(to literal: String) -> Bool {
+    count == literal.utf8.count && elementsEqual(literal.utf8)
+  }
   func hasPrefix(_ literal: String) -> Bool { starts(with: literal.utf8) }
 
   /// The parts before and after the first `separator`, or nil when there is none.
