@@ -118,7 +118,6 @@ let testTargets: [Target] = [
   tests("InteropTests", ["rootlink", "rootlinkd"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
-  tests("BootExecutionTests", ["BootExecution"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
 ]
 
