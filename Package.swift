@@ -117,6 +117,9 @@ let testTargets: [Target] = [
   tests("DocumentationTests", ["rootlink", "rootlinkd"]),
   tests("InteropTests", ["rootlink", "rootlinkd"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
+  .testTarget(
+    name: "BootTests", dependencies: ["TestSupport", "rootlinkd"], exclude: ["lab", "tiny"],
+    swiftSettings: strict),
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
 ]

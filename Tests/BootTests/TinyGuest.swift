@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// A guest that is up in seconds: a stock Debian kernel, busybox, our program and a scenario, no
+// disk. It reaches the host's loopback as 10.0.2.2. A scenario is a shell script; a step
+// `result NAME COMMAND...` brackets what the command prints and reports its exit status.
+
+import Foundation
+import TestSupport
+
+struct TinyGuest {
+  enum Kernel: String, CaseIterable, Sendable {
+    case stable = "6.1"
+    case backports = "6.12"
+  }
+
+  static let directory = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+  static let client = directory.deletingLastPathComponent().deletingLastPathComponent()
+    .appending(path: "out/rootlink")
+
+  /// Why no guest can run here; nil when one can.
+  static let missing: String? = {
+    let tools = ["qemu-system-x86_64", "busybox", "cpio", "depmod", "modprobe", "xz", "flock"]
+    for tool in tools where findProgram(tool) == nil {
+      return "\(tool); Tests/debian-packages.txt names the packages"
+    }
+    return findProgram(client.path) == nil ? "\(client.path); run make" : nil
+  }()
+
+  /// With ROOTLINK_REQUIRE_ALL nothing is skipped: what is missing then fails the test.
+  static var isEnabled: Bool { missing == nil || mayNotSkip }
+
+  struct Failure: Error, CustomStringConvertible {
+    let description: String
+  }
+
+  /// Boots and waits for the power to go off; what the console showed. TCG on a busy machine is
+  /// slow: the limit is for a guest that hangs.
+  static func run(
+    _ scenario: String, kernel: Kernel, seconds: Double = 300
+  ) throws -> GuestConsole {
+    if let missing { throw Failure(description: "the tiny guest lacks \(missing)") }
+    let directory = try TemporaryDirectory()
+    let (version, tree) = try fetch(kernel)
+    let image = directory.path("initramfs")
+    try need(
+      Self.directory.appending(path: "tiny/build-initramfs.sh").path,
+      [
+        tree, version, client.path, try directory.file("scenario", Array(scenario.utf8)), image,
+      ])
+    let guest = try RunningProcess(
+      "qemu-system-x86_64",
+      [
+        "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-nographic", "-no-reboot",
+        "-kernel", "\(tree)/boot/vmlinuz-\(version)", "-initrd", image,
+        "-append", "console=ttyS0 quiet loglevel=4 panic=-1",
+        "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile=",
+      ])
+    do { try guest.waitForExit(seconds: seconds) } catch {
+      throw Failure(
+        description: "the guest had not ended after \(seconds) s; its last lines:\n"
+          + GuestConsole(guest.standardOutput).lastLines)
+    }
+    let console = GuestConsole(guest.standardOutput)
+    guard console.text.contains("tiny guest: scenario ended") else {
+      throw Failure(
+        description: "the scenario did not end; last lines:\n\(console.lastLines)\n"
+          + guest.standardError)
+    }
+    return console
+  }
+
+  /// The newest stock kernel of a series: its version and where it is unpacked.
+  private static func fetch(_ kernel: Kernel) throws -> (version: String, tree: String) {
+    let line = try need(
+      directory.appending(path: "lab/fetch-kernels.sh").path, [kernel.rawValue])
+    let words = line.split(whereSeparator: \.isWhitespace)
+    guard words.count == 2 else {
+      throw Failure(description: "fetch-kernels.sh said '\(line)'")
+    }
+    return (String(words[0]), String(words[1]))
+  }
+
+  @discardableResult
+  private static func need(_ program: String, _ arguments: [String]) throws -> String {
+    let finished = try TestSupport.run(program, arguments, seconds: 600)
+    guard finished.exitStatus == 0 else {
+      throw Failure(description: "\(program): \(finished.standardError)")
+    }
+    return finished.standardOutput
+  }
+}
+
+/// What a guest's serial console showed, without carriage returns.
+struct GuestConsole {
+  let text: String
+
+  init(_ raw: String) {
+    text = String(raw.unicodeScalars.filter { $0 != "\r" }.map { Character($0) })
+  }
+
+  var lines: [Substring] { text.split(separator: "\n", omittingEmptySubsequences: false) }
+  var lastLines: String { lines.suffix(40).joined(separator: "\n") }
+
+  /// The exit status of a step; nil when the step did not end.
+  func status(of step: String) -> Int32? {
+    // The kernel may have put a line of its own in front.
+    for line in lines where line.contains("result \(step) ") {
+      return line.split(separator: " ").last.flatMap { Int32($0) }
+    }
+    return nil
+  }
+
+  /// What a step printed, and what the kernel said meanwhile.
+  func output(of step: String) -> String {
+    var shown: [Substring] = []
+    var isInside = false
+    for line in lines {
+      if line.contains("result \(step) ") { break }
+      if isInside { shown.append(line) }
+      if line.hasSuffix("begin \(step)") { isInside = true }
+    }
+    return shown.joined(separator: "\n")
+  }
+}
