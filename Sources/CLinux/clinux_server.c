@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 
 int clinux_resolve_listener(const char *host, uint16_t port, unsigned index,
@@ -82,4 +83,11 @@ int clinux_bind_unix_private(int fd, const struct clinux_address *to) {
   int r = clinux_bind(fd, to);
   umask(old);
   return r;
+}
+
+int clinux_raise_open_file_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+  limit.rlim_cur = limit.rlim_max;
+  return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }

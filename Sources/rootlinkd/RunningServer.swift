@@ -30,6 +30,9 @@ struct RunningServer {
 
     // Before the first thread: threads inherit what is blocked.
     clinux_ignore_signal(SIGPIPE)
+    // A session has up to two descriptors, and the usual soft limit is 1024. Where it cannot be
+    // raised the accepting says so when it is reached.
+    _ = clinux_raise_open_file_limit()
     do {
       signals = FileDescriptorBox(
         FileDescriptor(owning: try checked(clinux_signal_descriptor())))

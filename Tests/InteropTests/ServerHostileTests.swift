@@ -122,6 +122,29 @@ struct ServerHostileTests {
   }
 
   @Test(
+    "serves more connections than the shell's soft limit on open files lets it have",
+    .enabled(if: hasNBDShell, "no python3-libnbd"))
+  func openFileLimit() throws {
+    let socket = directory.path("socket")
+    let server = try RunningProcess(
+      "/bin/sh",
+      ["-c", "ulimit -Sn 20; exec \"$@\"", "sh", builtProgram("rootlinkd"), "serve"]
+        + ["--control", directory.path("control"), "--listen", "unix:\(socket)"]
+        + ["--export", "disk=\(image),overlay", "--overlay-directory", directory.path])
+    try server.waitForLine(containing: "listening on unix:")
+    let script = """
+      clients = [nbd.NBD() for n in range(40)]
+      for c in clients:
+          c.connect_uri("nbd+unix:///disk?socket=\(socket)")
+      for c in clients:
+          c.pwrite(b"x", 0)
+      """
+    let result = try nbdsh(script)
+    #expect(result.exitStatus == 0, "\(result.standardError)\(server.transcript)")
+    #expect(try server.terminate() == 0)
+  }
+
+  @Test(
     "ends at once on SIGTERM with clients connected, who see the end",
     .enabled(if: hasNBDShell, "no python3-libnbd"))
   func termination() throws {

@@ -30,6 +30,9 @@ int clinux_next_signal(int fd);
 int clinux_poll_readable(const int *fds, uint8_t *ready, size_t count, int timeout_milliseconds);
 
 int clinux_bind_unix_private(int fd, const struct clinux_address *to);
+/* Raises the soft limit on open files to the hard one. */
+int clinux_raise_open_file_limit(void);
+
 static inline int clinux_shutdown_reading(int fd) { return shutdown(fd, SHUT_RD) < 0 ? -errno : 0; }
 static inline int clinux_shutdown_writing(int fd) { return shutdown(fd, SHUT_WR) < 0 ? -errno : 0; }
 #endif
