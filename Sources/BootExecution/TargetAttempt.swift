@@ -125,7 +125,11 @@ struct TargetAttempt {
     let look: FirstLook
     do {
       look = try device.takeFirstLook()
-    } catch { throw .firstRead(device: device.node, error) }
+    } catch {
+      // The next attempt needs the device; what cannot be read is of no use to anybody.
+      try? device.detach(isForced: true)
+      throw .firstRead(device: device.node, error)
+    }
     let record = AttachmentRecord(
       server: server, export: export.name, attachedSeconds: wallClockSeconds(),
       ownerThread: device.ownerThread ?? 0, backendIdentifier: request.backendIdentifier,
