@@ -3,11 +3,12 @@
 # Boots a diskless guest under TCG, its console on standard output, until it powers off or its kernel
 # panics. The exit status is QEMU's; what happened is on the console.
 #
-# Usage: boot.sh --kernel 6.1|6.12 --initramfs FILE --append PARAMETERS [QEMU-OPTION...]
+# Usage: boot.sh --kernel 6.1|6.12|FILE --initramfs FILE --append PARAMETERS [QEMU-OPTION...]
 #
 # Without a -netdev among the QEMU options the guest has the user-mode network: DHCP, the host's
 # loopback as 10.0.2.2, which is also the lease's next-server.
 set -eu
+# shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 
 series=6.1 initramfs='' parameters=''
@@ -22,7 +23,12 @@ while [ $# -gt 0 ]; do
 done
 [ -f "$initramfs" ] || fail "give --initramfs FILE; make-initramfs.sh prints one"
 need qemu-system-x86_64
-line=$("$lab/fetch-kernels.sh" "$series")
+if [ -f "$series" ]; then
+  kernel="$series"
+else
+  line=$("$lab/fetch-kernels.sh" "$series")
+  kernel="${line#* }/boot/vmlinuz-${line%% *}"
+fi
 
 case " $* " in
   *" -netdev "*) ;;
@@ -32,5 +38,5 @@ esac
 [ "${BOOT_CONSOLE:-}" = stdin ] || exec </dev/null
 exec qemu-system-x86_64 -machine pc,accel=tcg -cpu qemu64 -smp "${BOOT_SMP:-1}" -m "${BOOT_MEMORY:-768}" \
   -nodefaults -no-user-config -display none -no-reboot -serial stdio \
-  -kernel "${line#* }/boot/vmlinuz-${line%% *}" -initrd "$initramfs" \
+  -kernel "$kernel" -initrd "$initramfs" \
   -append "console=ttyS0 panic=1 $parameters" "$@"

@@ -7,6 +7,7 @@
 #
 # Both file systems have the UUID and the label below; in `partitioned` it is partition 1 of a GPT.
 set -eu
+# shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 
 layout="${1:-plain}"
@@ -36,6 +37,7 @@ configure() {
     apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap fstrim.timer
   touch "$root/etc/.updated" "$root/var/.updated"
   install -D -m 755 "$lab/guest/boot-check" "$root/usr/local/sbin/boot-check"
+  install -m 755 "$lab/guest/power-off" "$root/usr/local/sbin/power-off"
   install -D -m 644 "$lab/guest/boot-check.service" "$root/etc/systemd/system/boot-check.service"
   systemctl --root "$root" --quiet enable boot-check
 }

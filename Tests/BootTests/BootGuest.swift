@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+// One diskless guest: a stock kernel, an initramfs with the hook under test, parameters, a network.
+// Booted until QEMU ends by itself; what happened is read from the console and from the disk.
+
+import Foundation
+import Testing
+
+struct BootGuest: Sendable {
+  enum Kernel: String, Sendable {
+    case linux61 = "6.1"
+    case linux612 = "6.12"
+  }
+  enum Generator: String, Sendable {
+    case initramfsTools = "initramfs-tools"
+    case dracut
+    case dracutLegacy = "dracut-legacy"
+    case dracutNetworkManager = "dracut-nm"
+  }
+  enum Hook: String, Sendable {
+    case rootlink
+    case nbdClient = "nbd-client"
+    case both
+  }
+  enum Disk: String, Sendable { case plain, partitioned }
+
+  /// Names the logs; one test, one name.
+  let name: String
+  var kernel = Kernel.linux61
+  var generator = Generator.initramfsTools
+  var hook = Hook.rootlink
+  var disk = Disk.plain
+  /// All that the kernel line has beside the console, panic=1 and the words of the check.
+  let parameters: String
+  /// Words for the check in the guest.
+  var check = ""
+  /// On a wire of its own, for `GuestNetwork.startTapWithDHCP`.
+  var tap = false
+  /// A script of the lab that makes another initramfs of the one it is given.
+  var initramfsFilter: String?
+  var deadlineSeconds = 300.0
+
+  /// `prepare`, before the guest starts, and `meanwhile`, while it runs, start servers, which live
+  /// until the guest has ended.
+  func boot(
+    prepare: @escaping @Sendable (GuestNetwork, URL) async throws -> [HostProcess],
+    meanwhile: @escaping @Sendable (RunningGuest) async throws -> [HostProcess] = { _ in [] }
+  ) async throws -> BootOutcome {
+    try await BootLab.slots.with { try await bootNow(prepare: prepare, meanwhile: meanwhile) }
+  }
+
+  /// From `rootlinkd`, on its own port, as the export `root`.
+  func bootFromServer() async throws -> BootOutcome {
+    try await boot { network, disk in [try await network.serve(disk)] }
+  }
+
+  private func bootNow(
+    prepare: @Sendable (GuestNetwork, URL) async throws -> [HostProcess],
+    meanwhile: @Sendable (RunningGuest) async throws -> [HostProcess]
+  ) async throws -> BootOutcome {
+    let lab = BootLab.results
+    var initramfs = try await lab.path(
+      "make-initramfs.sh", "--kernel", kernel.rawValue, "--generator", generator.rawValue,
+      "--hook", hook.rawValue)
+    if let filter = initramfsFilter { initramfs = try await lab.path(filter, initramfs) }
+    let kernelTree = try await lab.path("fetch-kernels.sh", kernel.rawValue)
+      .split(separator: " ").map(String.init)
+    let image = try await lab.path("make-image.sh", disk.rawValue)
+    let copy = BootLab.logs.appending(path: "\(name).img")
+    _ = try await HostProcess.run(["mkdir", "-p", BootLab.logs.path])
+    _ = try await HostProcess.run(
+      ["cp", "--reflink=auto", "--sparse=always", image, copy.path], withinSeconds: 60)
+    defer { try? FileManager.default.removeItem(at: copy) }
+
+    let network = try await GuestNetwork(named: name)
+    var servers = try await prepare(network, copy)
+    defer { for server in servers { server.end() } }
+    let nonce = String(UInt64.random(in: .min ... .max), radix: 36)
+    let qemu = try HostProcess(
+      network.command(
+        [
+          BootLab.scripts.appending(path: "boot.sh").path,
+          "--kernel", "\(kernelTree[1])/boot/vmlinuz-\(kernelTree[0])", "--initramfs", initramfs,
+          "--append", "\(parameters) bootcheck=\(nonce) \(check)",
+        ] + (tap ? GuestNetwork.tapOptions : [])),
+      output: BootLab.logs.appending(path: "\(name).console.log"),
+      lifetimeSeconds: Int(deadlineSeconds) + 30)
+    defer { qemu.end() }
+    let started = ContinuousClock().now
+    servers += try await meanwhile(RunningGuest(network: network, disk: copy, qemu: qemu))
+    let status = try await qemu.status(withinSeconds: deadlineSeconds)
+    let outcome = BootOutcome(
+      name: name, nonce: nonce, console: qemu.text, status: status,
+      servers: servers.map { $0.text }, marker: await marker(in: copy, layout: disk),
+      fileSystemIsClean: await fileSystemIsClean(in: copy, layout: disk))
+    print("boot \(name): \(ContinuousClock().now - started)")
+    return outcome
+  }
+
+  private func device(_ image: URL, _ layout: Disk) -> String {
+    layout == .plain ? image.path : "\(image.path)?offset=1048576"
+  }
+
+  private func marker(in image: URL, layout: Disk) async -> String {
+    let text = try? await HostProcess.run(
+      ["debugfs", "-R", "cat /var/lib/boot-check/marker", device(image, layout)])
+    // Its first line is its version.
+    return (text ?? "").split(separator: "\n").filter { !$0.hasPrefix("debugfs ") }
+      .joined(separator: "\n")
+  }
+
+  private func fileSystemIsClean(in image: URL, layout: Disk) async -> Bool {
+    (try? await HostProcess.run(["e2fsck", "-f", "-n", device(image, layout)], withinSeconds: 60))
+      != nil
+  }
+}
+
+/// A guest that is booting, for those who do something meanwhile.
+struct RunningGuest: Sendable {
+  let network: GuestNetwork
+  let disk: URL
+  let qemu: HostProcess
+
+  /// Waits for a line on the console.
+  func says(_ sentence: @escaping @Sendable (String) -> Bool) async throws {
+    try await waitUntil("the console says so: \(lastLines(of: qemu.text))", withinSeconds: 240) {
+      sentence(qemu.text) || !qemu.isRunning
+    }
+  }
+}
+
+/// What a guest left behind.
+struct BootOutcome: Sendable {
+  let name: String
+  let nonce: String
+  let console: String
+  let status: Int32
+  let servers: [String]
+  let marker: String
+  let fileSystemIsClean: Bool
+
+  /// What keeps this from being a boot to the end; empty if nothing does.
+  var problems: [String] {
+    // What the kernel says when a block device has let somebody down.
+    let ioError =
+      #/I/O error|EXT4-fs error|Aborting journal|nbd[0-9]+: .*(timed out|shutting down sock|Dead conn)/#
+    var problems: [String] = []
+    if status != 0 { problems.append("QEMU ended with status \(status)") }
+    if !console.contains("boot-check: passed \(nonce)") {
+      problems.append("the check did not pass")
+    }
+    for line in console.split(separator: "\n") where line.contains("boot-check: PROBLEM") {
+      problems.append(String(line))
+    }
+    if !console.contains("reboot: Power down") { problems.append("it did not power off") }
+    if marker != nonce { problems.append("the marker on the disk is '\(marker)', not '\(nonce)'") }
+    if !fileSystemIsClean { problems.append("e2fsck finds faults in the file system") }
+    for line in console.split(separator: "\n") where line.contains(ioError) {
+      problems.append("I/O error: \(line)")
+    }
+    return problems
+  }
+
+  /// Lines of the program under test.
+  var ownLines: [String] {
+    console.split(separator: "\n").filter { $0.contains("rootlink: ") }.map(String.init)
+  }
+
+  /// Fails the test unless the guest booted to the end, with the last lines of its console.
+  func expectCleanBoot(sourceLocation: SourceLocation = #_sourceLocation) {
+    let problems = self.problems
+    if !problems.isEmpty {
+      Issue.record(
+        """
+        \(name): \(problems.joined(separator: "; "))
+        \(report)
+        """, sourceLocation: sourceLocation)
+    }
+  }
+
+  func expectConsole(
+    contains sentence: String, sourceLocation: SourceLocation = #_sourceLocation
+  ) {
+    if !console.contains(sentence) {
+      Issue.record(
+        "\(name): the console does not say '\(sentence)'\n\(report)", sourceLocation: sourceLocation
+      )
+    }
+  }
+
+  private var report: String {
+    """
+    --- what rootlink said
+    \(ownLines.joined(separator: "\n"))
+    --- the end of the console (all of it in out/logs/\(name).console.log)
+    \(lastLines(of: console, count: 40))
+    """
+  }
+}

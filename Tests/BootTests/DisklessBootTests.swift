@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The main job: a stock Debian 12 boots from `rootlinkd`, writes, reads back, and powers off without
+// an I/O error.
+
+import Testing
+
+@Suite("A diskless Debian boots", .enabled(if: BootLab.isEnabled, "\(BootLab.reason)"))
+struct DisklessBootTests {
+  static let uuid = "6b1d3c5e-8f0a-4c2d-9e7b-1a2b3c4d5e6f"
+
+  static let guests: [BootGuest] = [
+    BootGuest(name: "initramfs-tools-6.1", parameters: "nbdroot=10.0.2.2/root"),
+    BootGuest(
+      name: "initramfs-tools-6.12-partition", kernel: .linux612, disk: .partitioned,
+      parameters: "nbdroot=10.0.2.2:10809/root root=/dev/nbd0p1",
+      check: "bootcheck.root=/dev/nbd0p1"),
+    BootGuest(
+      name: "initramfs-tools-6.1-uuid-lease-server", disk: .partitioned,
+      parameters: "nbdroot=:root root=UUID=\(uuid)", check: "bootcheck.root=/dev/nbd0p1"),
+    BootGuest(
+      name: "dracut-6.1-root", generator: .dracut, parameters: "root=nbd:10.0.2.2:root"),
+    BootGuest(
+      name: "dracut-6.12-netroot-uuid", kernel: .linux612, generator: .dracut, disk: .partitioned,
+      parameters: "netroot=nbd:10.0.2.2:root root=UUID=\(uuid)",
+      check: "bootcheck.root=/dev/nbd0p1"),
+    BootGuest(
+      name: "dracut-network-legacy-6.1", generator: .dracutLegacy,
+      parameters: "root=nbd:10.0.2.2:root:ext4"),
+    BootGuest(
+      name: "dracut-network-manager-6.1", generator: .dracutNetworkManager,
+      parameters: "root=nbd:10.0.2.2:root"),
+  ]
+
+  @Test("to its end, from the export that its kernel line names", arguments: guests)
+  func bootsToTheEnd(guest: BootGuest) async throws {
+    try await guest.bootFromServer().expectCleanBoot()
+  }
+
+  @Test("when the server comes up 20 s after the client first asks for it")
+  func lateServer() async throws {
+    let guest = BootGuest(name: "late-server", kernel: .linux612, parameters: "nbdroot=10.0.2.2/root")
+    let outcome = try await guest.boot(
+      prepare: { _, _ in [] },
+      meanwhile: { running in
+        try await running.says { $0.contains("nothing listens there") }
+        try await Task.sleep(for: .seconds(20))
+        return [try await running.network.serve(running.disk)]
+      })
+    outcome.expectCleanBoot()
+  }
+
+  @Test("with Debian's own hook in the image too: one of the two attaches, and says that it does")
+  func bothHooks() async throws {
+    let guest = BootGuest(name: "both-hooks", hook: .both, parameters: "nbdroot=10.0.2.2/root")
+    let outcome = try await guest.bootFromServer()
+    outcome.expectCleanBoot()
+    outcome.expectConsole(contains: "rootlink: attaches the root device; nbd-client's boot script")
+    outcome.expectConsole(contains: "/dev/nbd0 is attached")
+    #expect(!outcome.console.contains("Setting up nbd-client"))
+  }
+
+  @Test("through Debian's nbd-client and its hook: the server serves others' clients")
+  func debianClient() async throws {
+    let guest = BootGuest(
+      name: "nbd-client-hook", hook: .nbdClient,
+      parameters: "ip=dhcp root=/dev/nbd0 nbdroot=10.0.2.2:10809/root")
+    try await guest.bootFromServer().expectCleanBoot()
+  }
+}
