@@ -54,8 +54,14 @@ lint:
 test: deps all lint
 	ROOTLINK_REQUIRE_ALL=1 $(SWIFT) test $(SWIFTFLAGS)
 
+demo: deps all
+	Tests/BootTests/lab/demo.sh
+
+bench-boot: deps all
+	Benchmarks/boot/bench-boot.sh
+
 clean:
 	rm -rf out .build .build-embedded .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all deps install install-hooks lint test clean FORCE
+.PHONY: all demo bench-boot deps install install-hooks lint test clean FORCE
 FORCE:
