@@ -17,11 +17,13 @@ if [ -z "$new_root_path" ]; then
   unset _rootlink_word
 fi
 
+_rootlink_lease=--without-lease
+[ -z "$new_root_path" ] || _rootlink_lease=
 # shellcheck disable=SC2086 # One word or none.
-_rootlink_plan=$(rootlink plan --format shell ${new_root_path---without-lease}) ||
+_rootlink_plan=$(rootlink plan --format shell $_rootlink_lease) ||
   die "rootlink cannot use the boot parameters; the line above says why"
 eval "$_rootlink_plan"
-unset _rootlink_plan
+unset _rootlink_plan _rootlink_lease
 
 if [ "${ROOTLINK_TARGETS:-0}" != 0 ]; then
   if [ -e "$hookdir/cmdline/90-parse-nbdroot.sh" ]; then

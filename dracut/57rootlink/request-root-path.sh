@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # systemd-networkd asks for a root path only when told to, and does nothing without ip=.
 # systemd-network-generator has run by now.
-# shellcheck disable=SC2154 # netroot is dracut's.
 
-if [ "$netroot" = rootlink ] && [ -e /etc/systemd/system/systemd-network-generator.service.d ]; then
+if [ -d /run/rootlink ] && [ -e /etc/systemd/system/systemd-network-generator.service.d ]; then
   mkdir -p /run/systemd/network
   _network=
   for _network in /run/systemd/network/*.network; do
