@@ -13,7 +13,17 @@ func handOverNetwork(_ plan: AttachmentPlan, _ targets: [AttachedTarget], _ log:
   for target in targets {
     let isUnix = target.local == nil
     var interface: NetworkInterface?
-    if let local = target.local { interface = try? NetworkInterface(holding: local) }
+    if let local = target.local {
+      interface = try? NetworkInterface(holding: local)
+      do {
+        try keepAddress(local)
+      } catch {
+        log.write(
+          .warning,
+          "\(local.hostAndPort.host.printable) keeps the lifetime of its lease: \(error.text)",
+          next: "the root goes away with the address when the lease ends")
+      }
+    }
     let (address, port) = target.server.hostAndPort
     attachments.append(
       NetworkHandover.Attachment(

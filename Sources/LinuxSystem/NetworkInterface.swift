@@ -55,3 +55,12 @@ public struct NetworkInterface: Equatable, Sendable {
     return ByteString(text)
   }
 }
+
+/// Takes the lifetime from an address of ours, which a DHCP client gave it: nobody renews the lease
+/// of a root, and the kernel would remove the address when the lease ends. An address that has no
+/// lifetime stays as it is. ENODEV when this machine does not have it.
+public func keepAddress(_ local: SocketAddress) throws(SystemError) {
+  var address = local.raw
+  // SAFETY: a structure of ours that the call reads.
+  _ = try checked(unsafe clinux_keep_address(&address))
+}

@@ -16,4 +16,8 @@ struct clinux_interface {
 
 /* The interface that holds the address of `local`; its port does not matter. -ENODEV for none. */
 int clinux_interface_holding(const struct clinux_address *local, struct clinux_interface *into);
+
+/* Takes the lifetime from the address of `local`: it stays until somebody removes it. 0 also when it
+ * had none; -ENODEV when this machine has no such address. */
+int clinux_keep_address(const struct clinux_address *local);
 #endif
