@@ -37,7 +37,7 @@ struct BootGuest: Sendable {
   var tap = false
   /// A script of the lab that makes another initramfs of the one it is given.
   var initramfsFilter: String?
-  var deadlineSeconds = 300.0
+  var deadlineSeconds = 480.0
 
   /// `prepare`, before the guest starts, and `meanwhile`, while it runs, start servers, which live
   /// until the guest has ended.
