@@ -125,6 +125,24 @@ struct ManualTests {
     #expect(documented.subtracting(known).isEmpty, "the planner does not read it")
   }
 
+  @Test("of the design lists the modules of the package, built as the package builds them")
+  func modules() throws {
+    let package = try String(
+      contentsOf: Self.repository.appendingPathComponent("Package.swift"), encoding: .utf8)
+    var built: [String: String] = ["CLinux": "both ways", "rootlink": "both ways"]
+    built["rootlinkd"] = "ordinary"
+    for match in package.matches(of: /(bothWays|ordinary)\(\s*"([A-Za-z]+)"/) {
+      built[String(match.2)] = match.1 == "ordinary" ? "ordinary" : "both ways"
+    }
+    let design = try String(
+      contentsOf: Self.repository.appendingPathComponent("docs/design.md"), encoding: .utf8)
+    var listed: [String: String] = [:]
+    for match in design.matches(of: /(?m)^\| ([A-Za-z]+) \| .* \| (both ways|ordinary) \|$/) {
+      listed[String(match.1)] = String(match.2)
+    }
+    #expect(listed == built)
+  }
+
   static let hasGroff = FileManager.default.isExecutableFile(atPath: "/usr/bin/groff")
 
   @Test(
