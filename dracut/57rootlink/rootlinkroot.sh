@@ -31,7 +31,8 @@ mount_as_planned() {
     "$generator" lease /run/systemd/system /run/systemd/system
     systemctl daemon-reload
     if getarg root=dhcp >/dev/null || getarg root=dhcp6 >/dev/null; then
-      systemctl start sysroot.mount
+      # Without waiting: the mount comes after the initqueue, which waits for this script.
+      systemctl --no-block start sysroot.mount
     fi
     return
   done
