@@ -38,7 +38,8 @@ struct DisklessBootTests {
 
   @Test("when the server comes up 20 s after the client first asks for it")
   func lateServer() async throws {
-    let guest = BootGuest(name: "late-server", kernel: .linux612, parameters: "nbdroot=10.0.2.2/root")
+    let guest = BootGuest(
+      name: "late-server", kernel: .linux612, parameters: "nbdroot=10.0.2.2/root")
     let outcome = try await guest.boot(
       prepare: { _, _ in [] },
       meanwhile: { running in

@@ -35,7 +35,8 @@ struct DNSMessageTests {
   @Test("ignores addresses of names that were not asked for")
   func foreignRecord() throws {
     let message = bytes(
-      "1234 8180 0001 0001 0000 0000 \(Self.questionText) 01780000 0100 0100 0000 3c00 04c0 0002 07")
+      "1234 8180 0001 0001 0000 0000 \(Self.questionText) 01780000 0100 0100 0000 3c00 04c0 0002 07"
+    )
     #expect(try decode(message) == .addresses([]))
   }
 
@@ -49,7 +50,8 @@ struct DNSMessageTests {
   @Test(
     "to another question is passed over",
     arguments: [
-      "1235 8180 0001 0000 0000 0000 \(questionText)", "1234 0100 0001 0000 0000 0000 \(questionText)",
+      "1235 8180 0001 0000 0000 0000 \(questionText)",
+      "1234 0100 0001 0000 0000 0000 \(questionText)",
       "1234 8180 0001 0000 0000 0000 04686f7374 076578616d706c65 00 0001 0001",
       "1234 8180 0001 0000 0000 0000 04626f6f74 076578616d706c65 00 001c 0001",
     ])
