@@ -80,16 +80,19 @@ public struct NBDConnection: ~Copyable {
   public let connectMilliseconds: UInt64
   public let negotiateMilliseconds: UInt64
 
-  /// Asks for each of `names` in turn, on one connection where the server allows it.
+  /// Asks for each of `names` in turn, on one connection where the server allows it. `identity`:
+  /// which attachment the connection belongs to, for a server that fences its predecessor.
   public static func open(
     to address: SocketAddress, from source: SocketAddress? = nil, names: [ByteString],
+    identity: SessionIdentity? = nil,
     limits: ConnectionLimits = ConnectionLimits(), until deadline: Deadline = .never
   ) throws(ConnectionError) -> NBDConnection {
     var names = names[...]
     while true {
       do {
         return try openOnce(
-          to: address, from: source, names: Array(names), limits: limits, until: deadline)
+          to: address, from: source, names: Array(names), identity: identity, limits: limits,
+          until: deadline)
       } catch .notNegotiated(_, .closedAfterExportName) where names.count > 1 {
         // An old server hangs up on an unknown name: the next one needs a connection of its own.
         names = names.dropFirst()
@@ -102,7 +105,7 @@ public struct NBDConnection: ~Copyable {
 
   private static func openOnce(
     to address: SocketAddress, from source: SocketAddress?, names: [ByteString],
-    limits: ConnectionLimits, until deadline: Deadline
+    identity: SessionIdentity?, limits: ConnectionLimits, until deadline: Deadline
   ) throws(ConnectionError) -> NBDConnection {
     let start = MonotonicTime.now
     let socket: StreamSocket
@@ -113,7 +116,8 @@ public struct NBDConnection: ~Copyable {
     } catch { throw .notConnected(address: address.text, error) }
     let connected = MonotonicTime.now
     let export = try negotiate(
-      on: socket, address: address.text, names: names, limits: limits, until: deadline)
+      on: socket, address: address.text, names: names, identity: identity, limits: limits,
+      until: deadline)
     return NBDConnection(
       socket: socket, export: export, address: address,
       connectMilliseconds: connected.milliseconds(since: start),
@@ -124,10 +128,10 @@ public struct NBDConnection: ~Copyable {
 /// Runs the handshake over a connected stream.
 private func negotiate(
   on socket: borrowing StreamSocket, address: ByteString, names: [ByteString],
-  limits: ConnectionLimits, until deadline: Deadline
+  identity: SessionIdentity?, limits: ConnectionLimits, until deadline: Deadline
 ) throws(ConnectionError) -> NegotiatedExport {
   let end = deadline.earlier(of: .milliseconds(limits.negotiateMilliseconds))
-  var negotiation = ClientNegotiation(candidates: names)
+  var negotiation = ClientNegotiation(candidates: names, identity: identity)
   while true {
     if let export = negotiation.finishedExport { return export }
     let needed = negotiation.neededByteCount

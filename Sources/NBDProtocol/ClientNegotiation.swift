@@ -2,9 +2,11 @@
 // The client's side of the handshake, for a connection that the kernel takes over: no structured
 // replies, no contexts, and never a byte read beyond the handshake.
 //
-//   greeting ──► GO name 1 ──ERR_UNKNOWN──► GO name 2 ... ──► information* ──► ACK: finished
-//      │             └──ERR_UNSUP──┐
-//      └──not fixed newstyle──► EXPORT_NAME ──► size and flags: finished
+//   greeting ─► (session ─►) GO name 1 ─ERR_UNKNOWN─► GO name 2 ... ─► information* ─► ACK: finished
+//      │                        └──ERR_UNSUP──┐
+//      └──not fixed newstyle────────────► EXPORT_NAME ──► size and flags: finished
+//
+// With an identity the session option goes first; a server that does not know it is used without.
 //
 // Touches nothing: `neededByteCount` says how many bytes to read next, `receive` takes exactly
 // those and gives back what to send.
@@ -20,6 +22,8 @@ public struct NegotiatedExport: Equatable, Sendable {
   public var flags: TransmissionFlags
   /// Nil when the server did not say; then the defaults hold.
   public var blockSizes: BlockSizes?
+  /// The server took the identity: it fences the connection that this one replaces.
+  public var isSessionAccepted = false
 }
 
 public struct ClientNegotiation: Sendable {
@@ -28,6 +32,8 @@ public struct ClientNegotiation: Sendable {
 
   private enum State: Equatable {
     case awaitingGreeting
+    case awaitingSessionHeader
+    case awaitingSessionData(OptionReplyHeader)
     case awaitingReplyHeader(candidate: Int)
     case awaitingReplyData(candidate: Int, OptionReplyHeader)
     case awaitingExportNameAnswer(candidate: Int, isPadded: Bool)
@@ -39,12 +45,16 @@ public struct ClientNegotiation: Sendable {
   private var hasInformation = false
   private var replyCount = 0
   private var skipsZeroes = false
+  private var isSessionAccepted = false
   private let candidates: [ByteString]
+  private let identity: SessionIdentity?
 
   /// `candidates` are the names to ask for, in order; at least one, each a valid export name.
-  public init(candidates: [ByteString]) {
+  /// `identity`: what to tell a server that knows our session option.
+  public init(candidates: [ByteString], identity: SessionIdentity? = nil) {
     precondition(!candidates.isEmpty, "a handshake needs a name to ask for")
     self.candidates = candidates
+    self.identity = identity
     export = NegotiatedExport(name: candidates[0], byteCount: 0, flags: [], blockSizes: nil)
   }
 
@@ -52,8 +62,9 @@ public struct ClientNegotiation: Sendable {
   public var neededByteCount: Int {
     switch state {
     case .awaitingGreeting: ServerGreeting.byteCount
-    case .awaitingReplyHeader: OptionReplyHeader.byteCount
-    case .awaitingReplyData(_, let header): Int(header.dataByteCount)
+    case .awaitingReplyHeader, .awaitingSessionHeader: OptionReplyHeader.byteCount
+    case .awaitingReplyData(_, let header), .awaitingSessionData(let header):
+      Int(header.dataByteCount)
     case .awaitingExportNameAnswer(_, let isPadded):
       ExportNameAnswer.byteCount + (isPadded ? ExportNameAnswer.paddingByteCount : 0)
     case .finished: 0
@@ -75,7 +86,7 @@ public struct ClientNegotiation: Sendable {
   /// protocol has none.
   public var farewell: [UInt8] {
     switch state {
-    case .awaitingReplyHeader, .awaitingReplyData:
+    case .awaitingReplyHeader, .awaitingReplyData, .awaitingSessionHeader, .awaitingSessionData:
       OptionHeader(option: .abort, dataByteCount: 0).encoded
     default: []
     }
@@ -87,10 +98,15 @@ public struct ClientNegotiation: Sendable {
     switch state {
     case .awaitingGreeting:
       return try receiveGreeting(bytes)
+    case .awaitingSessionHeader:
+      let header = try replyHeader(bytes, to: .session)
+      if header.dataByteCount == 0 { return try receiveSessionReply(header, []) }
+      state = .awaitingSessionData(header)
+      return []
+    case .awaitingSessionData(let header):
+      return try receiveSessionReply(header, bytes)
     case .awaitingReplyHeader(let candidate):
-      let header: OptionReplyHeader
-      do { header = try OptionReplyHeader(decoding: bytes.span) } catch { throw .violation(error) }
-      guard header.option == .go else { throw .unexpectedReply(header.option, header.type) }
+      let header = try replyHeader(bytes, to: .go)
       if header.dataByteCount == 0 { return try receiveReply(header, [], candidate: candidate) }
       state = .awaitingReplyData(candidate: candidate, header)
       return []
@@ -137,14 +153,44 @@ public struct ClientNegotiation: Sendable {
     }
     let flags = ClientFlags(accepting: greeting.flags)
     skipsZeroes = flags.contains(.noZeroes)
-    let isFixed = greeting.flags.contains(.fixedNewstyle)
-    return flags.encoded + (isFixed ? ask(for: 0) : askOldServer(for: 0))
+    guard greeting.flags.contains(.fixedNewstyle) else {
+      return flags.encoded + askOldServer(for: 0)
+    }
+    guard let identity else { return flags.encoded + ask(for: 0) }
+    state = .awaitingSessionHeader
+    let header = OptionHeader(
+      option: .session, dataByteCount: UInt32(identity.encodedByteCount))
+    return flags.encoded + header.encoded + identity.encoded
+  }
+
+  private func replyHeader(
+    _ bytes: [UInt8], to option: OptionCode
+  ) throws(NegotiationError) -> OptionReplyHeader {
+    let header: OptionReplyHeader
+    do { header = try OptionReplyHeader(decoding: bytes.span) } catch { throw .violation(error) }
+    guard header.option == option else { throw .unexpectedReply(header.option, header.type) }
+    return header
+  }
+
+  private mutating func receiveSessionReply(
+    _ header: OptionReplyHeader, _ data: [UInt8]
+  ) throws(NegotiationError) -> [UInt8] {
+    switch header.type {
+    case .ack: isSessionAccepted = true
+    case .errUnsup: break
+    case .errTLSRequired: throw .tlsRequired
+    default:
+      guard header.type.isError else { throw .unexpectedReply(header.option, header.type) }
+      throw .sessionRefused(header.type, message: ByteString(data))
+    }
+    return ask(for: 0)
   }
 
   /// GO with the block sizes asked for, which commits us to obey them.
   private mutating func ask(for candidate: Int) -> [UInt8] {
     export = NegotiatedExport(
-      name: candidates[candidate], byteCount: 0, flags: [], blockSizes: nil)
+      name: candidates[candidate], byteCount: 0, flags: [], blockSizes: nil,
+      isSessionAccepted: isSessionAccepted)
     hasInformation = false
     replyCount = 0
     state = .awaitingReplyHeader(candidate: candidate)

@@ -29,6 +29,8 @@ public enum NegotiationError: Error, Equatable, Sendable {
   case unknownExport(names: [ByteString], message: ByteString)
   case tlsRequired
   case refused(OptionReplyType, message: ByteString)
+  /// A server that knows our session option and does not take this connection.
+  case sessionRefused(OptionReplyType, message: ByteString)
   /// EXPORT_NAME of an old server: it hangs up instead of explaining.
   case closedAfterExportName(ByteString)
   case acknowledgedWithoutInformation
@@ -73,6 +75,12 @@ public enum NegotiationError: Error, Equatable, Sendable {
       )
     case .refused(let type, let message):
       ("the server refused the export (\(refusalName(type)))" + said(message), "see its log")
+    case .sessionRefused(let type, let message):
+      (
+        "the server did not take the connection as one of this attachment's "
+          + "(\(refusalName(type)))" + said(message),
+        "its log says why; update both programs if they differ"
+      )
     case .closedAfterExportName(let name):
       (
         "the server closed the connection when asked for export '\(name.printable)'",

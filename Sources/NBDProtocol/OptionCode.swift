@@ -17,6 +17,8 @@ public struct OptionCode: RawRepresentable, Equatable, Sendable {
   public static let listMetaContext = OptionCode(rawValue: 9)
   public static let setMetaContext = OptionCode(rawValue: 10)
   public static let extendedHeaders = OptionCode(rawValue: 11)
+  /// Ours, not the specification's: `SessionIdentity`.
+  public static let session = OptionCode(rawValue: 0x726c_6b01)
 }
 
 public struct OptionReplyType: RawRepresentable, Equatable, Sendable {

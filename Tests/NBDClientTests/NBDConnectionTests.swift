@@ -51,6 +51,22 @@ struct NBDConnectionTests {
     withExtendedLifetime(server) {}
   }
 
+  @Test("says which attachment it belongs to")
+  func identity() throws {
+    let accepted = OptionReplyHeader(option: .session, type: .ack, dataByteCount: 0).encoded
+    let server = try ScriptedServer([
+      [
+        .send(Self.greeting), .receive(4 + OptionHeader.byteCount + SessionIdentity.byteCount),
+        .send(accepted), .receive(Self.requestByteCount - 4), .send(Self.accepted), .staySilent,
+      ]
+    ])
+    let connection = try NBDConnection.open(
+      to: SocketAddress(ipv4: [127, 0, 0, 1], port: server.port), names: ["a"],
+      identity: SessionIdentity(token: SessionToken(high: 1, low: 2), generation: 3))
+    #expect(connection.export.isSessionAccepted)
+    withExtendedLifetime(server) {}
+  }
+
   @Test("takes a handshake that arrives a byte at a time")
   func bytewise() throws {
     let steps =

@@ -8,9 +8,13 @@ import WireFormat
 struct ClientNegotiationTests {
   static let greeting = ServerGreeting(flags: [.fixedNewstyle, .noZeroes]).encoded
 
-  static func reply(_ type: OptionReplyType, _ data: [UInt8] = []) -> [UInt8] {
-    OptionReplyHeader(option: .go, type: type, dataByteCount: UInt32(data.count)).encoded + data
+  static func reply(
+    _ type: OptionReplyType, _ data: [UInt8] = [], to option: OptionCode = .go
+  ) -> [UInt8] {
+    OptionReplyHeader(option: option, type: type, dataByteCount: UInt32(data.count)).encoded + data
   }
+  static let identity = SessionIdentity(
+    token: SessionToken(high: 1, low: 2), generation: 3, slot: 4, flags: .resume)
 
   static let information =
     reply(.info, InformationItem.export(byteCount: 4096, flags: [.hasFlags, .sendFlush]).encoded)
@@ -22,9 +26,9 @@ struct ClientNegotiationTests {
 
   /// What the server gets to see, and how the handshake ends.
   func run(
-    names: [ByteString], server: [UInt8], chunk: Int = .max
+    names: [ByteString], server: [UInt8], identity: SessionIdentity? = nil
   ) throws(NegotiationError) -> (sent: [UInt8], export: NegotiatedExport, rest: Int) {
-    var negotiation = ClientNegotiation(candidates: names)
+    var negotiation = ClientNegotiation(candidates: names, identity: identity)
     var sent: [UInt8] = []
     var rest = server[...]
     while true {
@@ -48,6 +52,53 @@ struct ClientNegotiationTests {
     #expect(rest == 2)
     #expect(export.byteCount == 4096 && export.flags == [.hasFlags, .sendFlush])
     #expect(export.blockSizes?.minimum == 512)
+  }
+
+  @Test("says who it is before GO, to a server that knows the option and to one that does not")
+  func session() throws {
+    let withoutText = Self.reply(.errUnsup, to: .session)
+    let withText = Self.reply(.errUnsup, Array("what?".utf8), to: .session)
+    for answer in [Self.reply(.ack, to: .session), withoutText, withText] {
+      let server = Self.greeting + answer + Self.information + Self.reply(.ack)
+      let (sent, export, rest) = try run(names: ["root"], server: server, identity: Self.identity)
+      #expect(
+        sent
+          == bytes(
+            "00000003 49484156454f5054 726c6b01 0000001c"
+              + "0000000000000001 0000000000000002 0000000000000003 0004 0001"
+              + "49484156454f5054 00000007 0000000c 00000004 726f6f74 0001 0003"))
+      #expect(export.byteCount == 4096 && rest == 0)
+      #expect(export.isSessionAccepted == (answer == Self.reply(.ack, to: .session)))
+    }
+  }
+
+  @Test("keeps its identity to itself before a server without options")
+  func sessionWithoutOptions() throws {
+    let answer = ExportNameAnswer(exportByteCount: 512, flags: [.hasFlags]).encoded
+    let server = ServerGreeting(flags: []).encoded + answer + [UInt8](repeating: 0, count: 124)
+    let (sent, export, _) = try run(names: ["x"], server: server, identity: Self.identity)
+    #expect(sent == bytes("00000000 49484156454f5054 00000001 00000001 78"))
+    #expect(!export.isSessionAccepted)
+  }
+
+  static let sessionFailures: [([UInt8], NegotiationError)] = [
+    (
+      reply(.errInvalid, Array("old".utf8), to: .session),
+      .sessionRefused(.errInvalid, message: "old")
+    ),
+    (reply(.errShutdown, to: .session), .sessionRefused(.errShutdown, message: "")),
+    (reply(.errTLSRequired, to: .session), .tlsRequired),
+    (reply(.server, to: .session), .unexpectedReply(.session, .server)),
+    (reply(.ack), .unexpectedReply(.go, .ack)),
+    ([], .closed(.options)),
+  ]
+
+  @Test("ends when its identity is refused, with what the server says", arguments: sessionFailures)
+  func sessionFailure(answer: [UInt8], error: NegotiationError) {
+    #expect(throws: error) {
+      try run(names: ["root"], server: Self.greeting + answer, identity: Self.identity)
+    }
+    #expect(!error.report.reason.isEmpty && !error.report.advice.isEmpty)
   }
 
   @Test("tries the second name on the same connection when the first is unknown")
@@ -153,6 +204,8 @@ struct ClientNegotiationTests {
         server[index] = .random(in: 0...255, using: &random)
       }
       _ = try? run(names: ["a", "b"], server: server)
+      let knowing = Self.greeting + Self.reply(.ack, to: .session) + server.dropFirst(18)
+      _ = try? run(names: ["a", "b"], server: knowing, identity: Self.identity)
     }
   }
 }

@@ -96,6 +96,13 @@ struct MessageTests {
       "answer to EXPORT_NAME", "0000000000100000 0003",
       ExportNameAnswer(exportByteCount: 1 << 20, flags: [.hasFlags, .readOnly]),
       { bytes throws(WireError) in try ExportNameAnswer(decoding: bytes) }),
+    // Ours, so the source is the module's own documentation.
+    MessageVector(
+      "session", "0102030405060708 090a0b0c0d0e0f10 00000000075bcd15 000f 0003",
+      SessionIdentity(
+        token: SessionToken(high: 0x0102_0304_0506_0708, low: 0x090a_0b0c_0d0e_0f10),
+        generation: 123_456_789, slot: 15, flags: [.resume, .linuxCookies]),
+      { bytes throws(WireError) in try SessionIdentity(decoding: bytes) }),
   ]
 
   /// These end where the data end, so they have no truncations of their own.
@@ -208,6 +215,26 @@ struct MessageLimitTests {
     ) { try OptionReplyHeader(decoding: wire.span) }
   }
 
+  @Test("let slot 15 pass and not slot 16, and no flag without a name")
+  func session() throws {
+    var identity = SessionIdentity(token: SessionToken(high: 0, low: 0), generation: .max)
+    identity.slot = 15
+    #expect(try SessionIdentity(decoding: identity.encoded.span) == identity)
+    for slot in [UInt16(16), .max] {
+      identity.slot = slot
+      #expect(throws: WireError.limit(field: "slot", maximum: 15, actual: UInt64(slot))) {
+        try SessionIdentity(decoding: identity.encoded.span)
+      }
+    }
+    identity.slot = 0
+    for bit in 2..<16 {
+      identity.flags = SessionFlags(rawValue: 1 << UInt16(bit))
+      #expect(throws: WireError.value(field: "session flags", actual: 1 << UInt64(bit))) {
+        try SessionIdentity(decoding: identity.encoded.span)
+      }
+    }
+  }
+
   @Test("that point outside the data are refused")
   func lyingLengths() {
     for lie in ["ffffffff 61 0000", "00000002 61 0000", "00000001 61 0001", "00000001 61 ffff"] {
@@ -243,6 +270,7 @@ struct MessageLimitTests {
       _ = try? InformationItem(decoding: wire.span)
       _ = try? Request(decoding: wire.span)
       _ = try? OptionReplyHeader(decoding: wire.span)
+      _ = try? SessionIdentity(decoding: wire.span)
     }
   }
 }
