@@ -6,7 +6,7 @@
 // what makes it leave the interface as it is:
 //   systemd-networkd  a .network file that sorts first and keeps the configuration
 //   NetworkManager    a configuration snippet that leaves the device unmanaged
-//   ifupdown          a line of its state file: `ifup` finds the interface configured already;
+//   ifupdown          its state files: `ifup` finds the interface configured already;
 //                     and unit drop-ins, because `ifdown -a` at shutdown would take it down
 // /run/rootlink/attachment.json says for programs and people what is attached over what.
 //
@@ -107,6 +107,8 @@ extension NetworkHandover {
       files.append(
         HandoverFile(
           path: "/run/network/ifstate", text: name + "=" + name + "\n", isAppended: true))
+      // The one that `ifup` itself looks at; the other is for those who read all of them.
+      files.append(HandoverFile(path: "/run/network/ifstate." + name, text: name + "\n"))
       files.append(
         HandoverFile(
           path: "/run/systemd/system/ifup@" + unitEscaped(name) + ".service.d/rootlink.conf",

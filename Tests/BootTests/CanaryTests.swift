@@ -44,6 +44,16 @@ struct CanaryTests {
     #expect(problems.contains { $0.contains(sentence) }, "\(problems)")
   }
 
+  @Test("reads a console line by line, as a serial line ends them")
+  func lines() async throws {
+    let output = FileManager.default.temporaryDirectory.appending(path: "\(UUID()).log")
+    defer { try? FileManager.default.removeItem(at: output) }
+    let process = try HostProcess(
+      ["printf", "one\\r\\n\\033[1mtwo\\r\\n"], output: output, lifetimeSeconds: 10)
+    _ = try await process.status(withinSeconds: 10)
+    #expect(process.text.split(separator: "\n") == ["one", "two"])
+  }
+
   @Test(
     "sees that a guest whose root is no file system did not boot",
     .enabled(if: BootLab.isEnabled, "\(BootLab.reason)"))

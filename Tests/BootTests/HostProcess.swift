@@ -49,10 +49,11 @@ final class HostProcess: Sendable {
 
   /// What it has written so far, without terminal colours and carriage returns.
   var text: String {
-    let raw = (try? Data(contentsOf: output)) ?? Data()
+    // On the bytes: a carriage return and the line feed after it are one Character.
+    let raw = ((try? Data(contentsOf: output)) ?? Data()).filter { $0 != UInt8(ascii: "\r") }
     // A decoder that repairs: a console may carry anything.
     let text = String(decoding: raw, as: UTF8.self)  // swift-format-ignore
-    return text.replacing("\r", with: "").replacing(#/\u{1B}\[[0-9;?]*[A-Za-z]/#, with: "")
+    return text.replacing(#/\u{1B}\[[0-9;?]*[A-Za-z]/#, with: "")
   }
 
   /// `timeout` makes a process group of itself and the child.

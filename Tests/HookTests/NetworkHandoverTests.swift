@@ -38,6 +38,7 @@ struct NetworkHandoverTests {
       ["match-device=mac:52:54:00:12:34:56", "managed=0"]
     ),
     ("/run/network/ifstate", ["enp0s2=enp0s2"]),
+    ("/run/network/ifstate.enp0s2", ["enp0s2"]),
     ("/run/systemd/system/ifup@enp0s2.service.d/rootlink.conf", ["[Service]", "ExecStop="]),
     (
       "/run/systemd/system/networking.service.d/rootlink.conf",
