@@ -9,7 +9,8 @@ import WireFormat
 public enum AccessMode: String, Sendable, CaseIterable {
   case readOnly = "ro"
   case readWrite = "rw"
-  /// Writes go to a layer that is fresh for each session and dropped at its end.
+  /// Writes go to a layer that is fresh for each session and dropped at its end; connections of
+  /// one attachment share one.
   case overlay
 }
 
@@ -69,8 +70,9 @@ public final class Export: Sendable {
       path: definition.path, base: base, overlayDirectory: overlayDirectory)
   }
 
-  /// The export as every session sees it before it writes.
-  public var geometry: ExportGeometry {
+  /// The export as every session sees it before it writes. `isAttached`: the session is one of an
+  /// attachment, whose connections see one layer.
+  public func geometry(isAttached: Bool = false) -> ExportGeometry {
     ExportGeometry(
       byteCount: base.byteCount,
       blockSizes: access == .overlay
@@ -78,7 +80,7 @@ public final class Export: Sendable {
         : base.blockSizes,
       isReadOnly: access == .readOnly,
       capabilities: access == .overlay
-        ? [.write, .trim]
+        ? (isAttached ? [.write, .trim, .isShared] : [.write, .trim])
         : access == .readOnly
           ? base.capabilities.subtracting([.write, .trim]) : base.capabilities)
   }
@@ -87,6 +89,20 @@ public final class Export: Sendable {
   public func open() throws(OverlayBackend.LayerError) -> any BlockBackend {
     guard access == .overlay else { return base }
     return try OverlayBackend(over: base, layerIn: overlayDirectory)
+  }
+
+  /// The backend of a connection of an attachment.
+  public func open(_ connection: AttachmentConnection) -> any BlockBackend {
+    connection.layer ?? base
+  }
+
+  /// The layer of an attachment that has none yet; nil for exports without layers.
+  func openLayer(for claim: AttachmentClaim) throws(AttachmentRefusal) -> OverlayBackend? {
+    guard access == .overlay else { return nil }
+    if claim.isResuming { throw .layerGone }
+    do { return try OverlayBackend(over: base, layerIn: overlayDirectory) } catch {
+      throw .noLayer(reason: error.report.reason, advice: error.report.advice)
+    }
   }
 }
 

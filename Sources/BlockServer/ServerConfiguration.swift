@@ -9,6 +9,8 @@ public struct ServerConfiguration: Equatable, Sendable {
   public static let standardControlPath: ByteString = "/run/rootlinkd.sock"
   public static let connectionCountMaximumLimit = 100_000
   public static let handshakeSecondsLimit: UInt64 = 3600
+  public static let absentSecondsLimit: UInt64 = 30 * 86_400
+  public static let absentCountLimit = 100_000
 
   public var exports: [ExportDefinition] = []
   /// Empty: `ListenAddress.standard`.
@@ -20,6 +22,8 @@ public struct ServerConfiguration: Equatable, Sendable {
   public var connectionCountMaximum = 1024
   /// From the acceptance of a connection to the end of its negotiation.
   public var handshakeSeconds: UInt64 = 10
+  /// What is kept of clients that have lost their connections.
+  public var attachments = Attachments.Limits()
 
   public init() {}
 

@@ -98,7 +98,7 @@ public final class SessionRegistry: Sendable {
         }
         return ServerStatus.ExportStatus(
           name: export.name.text, path: export.path.text, description: export.description.text,
-          access: export.access.rawValue, size: export.geometry.byteCount,
+          access: export.access.rawValue, size: export.geometry().byteCount,
           sessionsSinceStart: totals.sessionCount, counters: totals.counters, sessions: shown)
       }
       return ServerStatus(

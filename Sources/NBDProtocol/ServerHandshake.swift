@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The server's half of fixed newstyle negotiation, as a machine that touches nothing.
 //
-//   clientFlags ──► option ──► (findExport | listExports: the caller answers) ──► option
-//                     │  ▲                       │
+//   clientFlags ──► option ──► (findExport | listExports | checkSession: the caller answers)
+//                     │  ▲                       │ └──► option
 //                     ▼  │                       └─► entering (GO, EXPORT_NAME) ──► transmission
 //                  skipping                      └─► closing
 //
@@ -43,6 +43,9 @@ public struct ServerHandshake: Sendable {
     case findExport(ByteString, isEntry: Bool)
     /// Answer with `answer(listing:)` or `answer(refusing:text:)`.
     case listExports
+    /// The client says which attachment it belongs to. Answer with `acceptSession()`, after which
+    /// it is `identity`, or `answer(refusing:text:)`.
+    case checkSession(SessionIdentity)
     /// The transmission phase begins; `received` are its first bytes, if any have come already.
     case enter(received: [UInt8])
     case close(Ending)
@@ -91,6 +94,7 @@ public struct ServerHandshake: Sendable {
     case skipping(remaining: UInt32, then: Refusal)
     case awaitingExport(OptionCode, InformationRequest)
     case awaitingList
+    case awaitingSession(SessionIdentity)
     case entering
     case closing(Ending)
   }
@@ -104,6 +108,8 @@ public struct ServerHandshake: Sendable {
   private var consumed = 0
   private var output: [UInt8]
 
+  /// Which attachment the client belongs to, once it has said so and was accepted.
+  public private(set) var identity: SessionIdentity?
   /// From now on options are answered SHUTDOWN.
   public var isStopping = false
 
@@ -133,7 +139,7 @@ public struct ServerHandshake: Sendable {
           output = []
           return .send(bytes)
         }
-      case .send, .findExport, .listExports:
+      case .send, .findExport, .listExports, .checkSession:
         break
       }
       return action
@@ -164,6 +170,8 @@ public struct ServerHandshake: Sendable {
       return .findExport(request.name, isEntry: option != .info)
     case .awaitingList:
       return .listExports
+    case .awaitingSession(let identity):
+      return .checkSession(identity)
     case .entering:
       return .enter(received: Array(input[consumed...]))
     case .closing(let ending):
@@ -245,6 +253,11 @@ extension ServerHandshake {
       return Refusal(
         option: option, type: .errTooBig,
         text: "a name is at most 4096 bytes, and at most 64 items can be asked for")
+    case .session:
+      guard header.dataByteCount != UInt32(SessionIdentity.byteCount) else { return nil }
+      return Refusal(
+        option: option, type: .errInvalid,
+        text: "a session takes 28 bytes; update rootlink or rootlinkd")
     case .startTLS:
       return Refusal(option: option, type: .errUnsup, text: "this server has no TLS")
     default:
@@ -257,6 +270,13 @@ extension ServerHandshake {
     switch option {
     case .list:
       state = .awaitingList
+    case .session:
+      do {
+        state = .awaitingSession(try SessionIdentity(decoding: data))
+      } catch {
+        let text = "\(error.reason); update rootlink or rootlinkd"
+        reply(to: option, .errInvalid, data: ByteString(text).bytes)
+      }
     case .exportName:
       let name = ByteString(copying: data)
       state =
@@ -320,12 +340,21 @@ extension ServerHandshake {
     state = .option
   }
 
-  /// No to what `findExport` or `listExports` asked; `text` is for people, and cut at 4096 bytes.
+  /// Yes to what `checkSession` asked. The last session that a client names counts.
+  public mutating func acceptSession() {
+    guard case .awaitingSession(let asked) = state else { return }
+    identity = asked
+    reply(to: .session, .ack)
+    state = .option
+  }
+
+  /// No to what `findExport`, `listExports` or `checkSession` asked; `text` is for people, and cut at 4096 bytes.
   public mutating func answer(refusing type: OptionReplyType, text: ByteString) {
     let option: OptionCode
     switch state {
     case .awaitingExport(let asked, _): option = asked
     case .awaitingList: option = .list
+    case .awaitingSession: option = .session
     default: return
     }
     guard option != .exportName else {

@@ -26,10 +26,14 @@ public struct SessionFlags: OptionSet, Sendable {
   /// This attachment was connected before, and what it wrote must be there.
   public static let resume = SessionFlags(rawValue: 1 << 0)
   /// A request's cookie is made as Linux makes it: its low 32 bits are a tag that one request uses
-  /// at a time, its high 32 bits a counter that grows each time this tag is sent again.
+  /// at a time (a queue below 16 in its upper half, a number below 4096 in its lower half), its
+  /// high 32 bits a counter that grows each time this tag is sent again.
   public static let linuxCookies = SessionFlags(rawValue: 1 << 1)
+  /// With `linuxCookies`: the eight bytes of a cookie stand in little-endian order. Linux before
+  /// 6.4 sends them in the order of its machine, later ones in network order.
+  public static let littleEndianCookies = SessionFlags(rawValue: 1 << 2)
 
-  static let known: SessionFlags = [.resume, .linuxCookies]
+  static let known: SessionFlags = [.resume, .linuxCookies, .littleEndianCookies]
 }
 
 /// All big-endian: u64 token high, u64 token low, u64 generation, u16 slot, u16 flags. Sent after

@@ -8,9 +8,9 @@ import NBDProtocol
 let payloadByteCountMaximum: UInt32 = 32 << 20
 
 extension ExportFacts {
-  /// What NBD says of an export.
-  init(_ export: Export) {
-    let geometry = export.geometry
+  /// What NBD says of an export to a client that has named its attachment, or has not.
+  init(_ export: Export, isAttached: Bool) {
+    let geometry = export.geometry(isAttached: isAttached)
     self.init(
       name: export.name, description: export.description, byteCount: geometry.byteCount,
       flags: TransmissionFlags(geometry),
@@ -30,7 +30,8 @@ extension TransmissionFlags {
       if geometry.capabilities.contains(.trim) { flags.insert(.sendTrim) }
     }
     if geometry.capabilities.contains(.rotational) { flags.insert(.rotational) }
-    // An overlay is the session's own: a second connection would see other bytes.
+    // Without an attachment an overlay is the session's own: a second connection would see other
+    // bytes.
     if geometry.capabilities.contains(.isShared) { flags.insert(.canMultiConn) }
     self = flags
   }

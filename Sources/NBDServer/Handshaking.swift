@@ -9,28 +9,52 @@ import WireFormat
 
 struct Handshaking {
   enum Outcome {
-    case entered(Export, any BlockBackend, received: [UInt8])
+    case entered(Entry, received: [UInt8])
     case notOpened(export: ByteString, reason: String, advice: String)
     case ended(reason: String)
   }
 
+  /// An export, ready for requests.
+  struct Entry {
+    var export: Export
+    var backend: any BlockBackend
+    /// Of a client that has named its attachment; it is to leave at the end.
+    var attached: (connection: AttachmentConnection, identity: SessionIdentity)?
+  }
+
   private let table: ExportTable
+  private let attachments: Attachments
+  private let interrupt: @Sendable () -> Void
   private let deadline: Deadline
   private let isStopping: SharedFlag
   private var machine: ServerHandshake
-  private var entry: (export: Export, backend: any BlockBackend)?
+  private var entry: Entry?
   private var failure: Outcome?
 
+  /// `interrupt` shuts the socket down.
   init(
-    table: ExportTable, deadline: Deadline, optionCountMaximum: Int, isStopping: SharedFlag
+    table: ExportTable, attachments: Attachments, deadline: Deadline, optionCountMaximum: Int,
+    isStopping: SharedFlag, interrupt: @escaping @Sendable () -> Void
   ) {
     self.table = table
+    self.attachments = attachments
+    self.interrupt = interrupt
     self.deadline = deadline
     self.isStopping = isStopping
     machine = ServerHandshake(optionCountMaximum: optionCountMaximum)
   }
 
   mutating func run(_ socket: borrowing StreamSocket) -> Outcome {
+    let outcome = negotiate(socket)
+    if case .entered = outcome { return outcome }
+    // Entered, and gone before it could be told so.
+    if let attached = entry?.attached {
+      attachments.leave(attached.connection, saysGoodbye: false)
+    }
+    return outcome
+  }
+
+  private mutating func negotiate(_ socket: borrowing StreamSocket) -> Outcome {
     do {
       while true {
         machine.isStopping = isStopping.isSet
@@ -51,9 +75,15 @@ struct Handshaking {
             listing: table.exports.map {
               ListedExport(name: $0.name, description: $0.description)
             })
+        case .checkSession(let identity):
+          if attachments.isStale(AttachmentClaim(identity), among: table.exports) {
+            refuse(.stale(slot: identity.slot), .errInvalid, export: "")
+          } else {
+            machine.acceptSession()
+          }
         case .enter(let received):
           guard let entry else { return .ended(reason: "no export was opened") }
-          return .entered(entry.export, entry.backend, received: received)
+          return .entered(entry, received: received)
         case .close(let ending):
           return failure ?? .ended(reason: ending.reason)
         }
@@ -74,17 +104,65 @@ struct Handshaking {
       failure = .ended(reason: "the client asked for the unknown export '\(name.printable)'")
       return machine.answer(refusing: .errUnknown, text: ByteString(text))
     }
+    let identity = machine.identity
     if isEntry {
-      do {
-        entry = (export, try export.open())
-      } catch {
-        let report = error.report
-        failure = .notOpened(export: export.name, reason: report.reason, advice: report.advice)
-        return machine.answer(
-          refusing: .errPlatform,
-          text: "the export cannot be opened now; ask whoever runs the server")
-      }
+      guard identity.map({ enter(export, $0) }) ?? open(export) else { return }
     }
-    machine.answer(found: ExportFacts(export))
+    machine.answer(found: ExportFacts(export, isAttached: identity != nil))
+  }
+
+  /// False when it was refused, which the client has then been told.
+  private mutating func open(_ export: Export) -> Bool {
+    do {
+      entry = Entry(export: export, backend: try export.open())
+      return true
+    } catch {
+      let report = error.report
+      failure = .notOpened(export: export.name, reason: report.reason, advice: report.advice)
+      machine.answer(
+        refusing: .errPlatform,
+        text: "the export cannot be opened now; ask whoever runs the server")
+      return false
+    }
+  }
+
+  /// As `open`, for a client with an attachment: what its older connection does is waited for.
+  private mutating func enter(_ export: Export, _ identity: SessionIdentity) -> Bool {
+    do {
+      let connection = try attachments.enter(
+        export, AttachmentClaim(identity), until: deadline, interrupt: interrupt)
+      entry = Entry(
+        export: export, backend: export.open(connection), attached: (connection, identity))
+      return true
+    } catch {
+      switch error {
+      case .stale: refuse(error, .errInvalid, export: export.name)
+      case .predecessorBusy, .noLayer: refuse(error, .errPlatform, export: export.name)
+      case .layerGone: refuse(error, .errUnknown, export: export.name)
+      }
+      return false
+    }
+  }
+
+  private mutating func refuse(
+    _ refusal: AttachmentRefusal, _ type: OptionReplyType, export: ByteString
+  ) {
+    let report = refusal.report
+    failure = .notOpened(export: export, reason: report.reason, advice: report.advice)
+    var text = ByteString(report.reason)
+    // Paths of the server are not the client's business.
+    if case .noLayer = refusal {
+      text = "the export cannot be opened now; ask whoever runs the server"
+    }
+    machine.answer(refusing: type, text: text)
+  }
+}
+
+extension AttachmentClaim {
+  init(_ identity: SessionIdentity) {
+    self.init(
+      token: AttachmentToken(high: identity.token.high, low: identity.token.low),
+      generation: identity.generation, slot: identity.slot,
+      isResuming: identity.flags.contains(.resume))
   }
 }

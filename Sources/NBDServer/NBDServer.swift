@@ -35,17 +35,20 @@ public enum SessionEvent: Equatable, Sendable {
 public final class NBDServer: Sendable {
   private let table: ExportTable
   private let registry: SessionRegistry
+  private let attachments: Attachments
   private let limits: NBDServerLimits
   private let report: @Sendable (SessionEvent) -> Void
   private let isStopping = SharedFlag()
 
   /// `report` is called from many threads.
   public init(
-    table: ExportTable, registry: SessionRegistry, limits: NBDServerLimits = NBDServerLimits(),
+    table: ExportTable, registry: SessionRegistry, attachments: Attachments = Attachments(),
+    limits: NBDServerLimits = NBDServerLimits(),
     report: @escaping @Sendable (SessionEvent) -> Void
   ) {
     self.table = table
     self.registry = registry
+    self.attachments = attachments
     self.limits = limits
     self.report = report
   }
@@ -83,25 +86,29 @@ public final class NBDServer: Sendable {
     _ socket: consuming StreamSocket, session: UInt64, client: ByteString,
     statistics: SessionStatistics
   ) {
+    let number = socket.descriptor.rawValue
     var connection = Handshaking(
-      table: table, deadline: .milliseconds(limits.handshakeMilliseconds),
-      optionCountMaximum: limits.optionCount, isStopping: isStopping)
+      table: table, attachments: attachments,
+      deadline: .milliseconds(limits.handshakeMilliseconds),
+      optionCountMaximum: limits.optionCount, isStopping: isStopping,
+      interrupt: { _ = clinux_shutdown(number) })
     switch connection.run(socket) {
     case .ended(let reason):
       report(.noSession(client: client, reason: reason))
     case .notOpened(let export, let reason, let advice):
       report(.notOpened(client: client, export: export, reason: reason, advice: advice))
-    case .entered(let export, let backend, let received):
-      registry.entered(session, export: export.name)
-      report(
-        .opened(number: session, client: client, export: export.name, access: export.access))
-      let ending = transmit(
-        socket.descriptor.rawValue, export: export, backend: backend, received: received,
-        statistics: statistics)
-      if isStopping.isSet { linger(socket.descriptor.rawValue) }
+    case .entered(let entry, let received):
+      let name = entry.export.name
+      registry.entered(session, export: name)
+      report(.opened(number: session, client: client, export: name, access: entry.export.access))
+      let ending = transmit(number, entry: entry, received: received, statistics: statistics)
+      if let attached = entry.attached {
+        attachments.leave(attached.connection, saysGoodbye: ending == .disconnected)
+      }
+      if isStopping.isSet { linger(number) }
       report(
         .closed(
-          number: session, client: client, export: export.name, reason: ending,
+          number: session, client: client, export: name, reason: ending.reason,
           counters: statistics.snapshot))
     }
     // From here on nobody else shuts the socket down, so its number may be given up.
@@ -110,17 +117,16 @@ public final class NBDServer: Sendable {
   }
 
   private func transmit(
-    _ number: CInt, export: Export, backend: any BlockBackend, received: [UInt8],
-    statistics: SessionStatistics
-  ) -> String {
+    _ number: CInt, entry: Handshaking.Entry, received: [UInt8], statistics: SessionStatistics
+  ) -> SessionEnding {
     do {
       _ = try checked(clinux_set_blocking(number, 1))
       var transmission = try Transmission(
-        socket: number, backend: backend, geometry: export.geometry, received: received,
-        statistics: statistics, isStopping: isStopping)
-      return transmission.run().reason
+        socket: number, entry: entry, received: received, statistics: statistics,
+        isStopping: isStopping)
+      return transmission.run()
     } catch {
-      return "no session could be set up: \(error.text)"
+      return .notSetUp(error)
     }
   }
 

@@ -25,6 +25,9 @@ enum SessionEnding: Error, Equatable {
   case vanished(SystemError?)
   case lostFrame(magic: UInt64)
   case serverStopping
+  /// Another connection of the attachment has its place.
+  case replaced
+  case notSetUp(SystemError)
 
   var reason: String {
     switch self {
@@ -35,6 +38,8 @@ enum SessionEnding: Error, Equatable {
     case .lostFrame(let magic):
       "the client sent 0x\(String(magic, radix: 16)) where a request belongs"
     case .serverStopping: "the server is stopping"
+    case .replaced: "a newer connection of this client took its place"
+    case .notSetUp(let error): "no session could be set up: \(error.text)"
     }
   }
 }
@@ -55,6 +60,7 @@ struct Transmission: ~Copyable {
   private let flags: TransmissionFlags
   private let statistics: SessionStatistics
   private let isStopping: SharedFlag
+  private let attached: (connection: AttachmentConnection, identity: SessionIdentity)?
 
   private let input: MappedMemory
   private var inputStart = 0
@@ -65,8 +71,8 @@ struct Transmission: ~Copyable {
   /// `socket` stays the caller's, is blocking, and outlives the value. `received`: what the
   /// handshake had read beyond its end.
   init(
-    socket: CInt, backend: any BlockBackend, geometry: ExportGeometry, received: [UInt8],
-    statistics: SessionStatistics, isStopping: SharedFlag
+    socket: CInt, entry: Handshaking.Entry, received: [UInt8], statistics: SessionStatistics,
+    isStopping: SharedFlag
   ) throws(SystemError) {
     let input = try MappedMemory(byteCount: Self.inputByteCount)
     let output = try MappedMemory(
@@ -77,9 +83,11 @@ struct Transmission: ~Copyable {
     self.input = input
     self.output = output
     self.socket = socket
-    self.backend = backend
+    backend = entry.backend
+    attached = entry.attached
     self.statistics = statistics
     self.isStopping = isStopping
+    let geometry = entry.export.geometry(isAttached: attached != nil)
     rules = RequestRules(geometry, payloadByteCountMaximum: UInt64(payloadByteCountMaximum))
     flags = TransmissionFlags(geometry)
   }
@@ -94,6 +102,7 @@ struct Transmission: ~Copyable {
         try receive(atLeast: Request.byteCount, isInsideRequest: false)
       }
     } catch {
+      if attached?.connection.isReplaced == true { return .replaced }
       // What was finished before DISC or a lost frame is still answered.
       if error == .disconnected { try? sendReplies() }
       return error
@@ -120,22 +129,47 @@ extension Transmission {
     guard request.command != .disconnect else { throw .disconnected }
     // Whatever is wrong with a WRITE, its payload comes: it is taken before the answer.
     var error = invalidFlags(of: request)
-    switch request.command {
-    case .read:
-      if error == .none { return try read(request) }
-    case .write:
+    if request.command == .write {
       if error == .none { return try write(request) }
       try skip(UInt64(request.length))
-    case .flush:
-      if error == .none { error = flush(request) }
-    case .trim where flags.contains(.sendTrim) || rules.isReadOnly:
-      if error == .none { error = trim(request) }
-    case .writeZeroes:
-      if error == .none { error = writeZeroes(request) }
-    default:
-      error = .einval
+      return try reply(error, to: request)
     }
+    guard error == .none else { return try reply(error, to: request) }
+    // `read` and `write` begin and end for themselves: between the two nothing may wait for the
+    // client, or a newer copy of the request would wait for it, too.
+    if request.command == .read { return try read(request) }
+    guard try begin(request) else { return }
+    switch request.command {
+    case .flush: error = flush(request)
+    case .trim where flags.contains(.sendTrim) || rules.isReadOnly: error = trim(request)
+    case .writeZeroes: error = writeZeroes(request)
+    default: error = .einval
+    }
+    guard end(request) else { return }
     try reply(error, to: request)
+  }
+
+  /// False when the request is to be forgotten: a newer copy of it has been seen.
+  private mutating func begin(_ request: Request) throws(SessionEnding) -> Bool {
+    guard let attached else { return true }
+    let mark = RequestMark(request.cookie, attached.identity.flags)
+    var admission = attached.connection.begin(mark, mayWait: false)
+    if admission == .mustWait {
+      // What is answered must not wait with it.
+      try sendReplies()
+      admission = attached.connection.begin(mark, mayWait: true)
+    }
+    switch admission {
+    case .execute: return true
+    case .superseded, .mustWait: return false
+    case .fenced: throw .replaced
+    }
+  }
+
+  /// False when the answer is not wanted any more.
+  private func end(_ request: Request) -> Bool {
+    guard let attached else { return true }
+    return attached.connection.end(RequestMark(request.cookie, attached.identity.flags))
   }
 
   /// EINVAL for a flag that is unknown, or not valid with this command on this export.
@@ -156,15 +190,20 @@ extension Transmission {
     }
     let count = range.count
     try makeRoom(for: SimpleReply.byteCount + count)
-    // SAFETY: there is room for the header and the data, as the line above has seen to.
+    guard try begin(request) else { return }
+    // SAFETY: there is room for the header and the data: `makeRoom` has seen to it, and `begin`
+    // only takes replies away.
     let data = unsafe UnsafeMutableRawBufferPointer(
       rebasing: output.buffer[
         (outputEnd + SimpleReply.byteCount)..<(outputEnd + SimpleReply.byteCount + count)])
+    var error = ErrorNumber.none
     do {
       if count > 0 { try unsafe backend.read(into: data, at: range.lowerBound) }
-    } catch {
-      return try reply(ErrorNumber(error), to: request)
+    } catch let failure {
+      error = ErrorNumber(failure)
     }
+    guard end(request) else { return }
+    guard error == .none else { return try reply(error, to: request) }
     try reply(.none, to: request)
     outputEnd += count
     statistics.readCount.add(1, ordering: .relaxed)
@@ -181,6 +220,7 @@ extension Transmission {
     }
     let isDurable = request.flags.contains(.fua)
     var error = ErrorNumber.none
+    var isWanted = true
     var offset = range.lowerBound
     while offset < range.upperBound {
       let count = Int(min(UInt64(Self.inputByteCount / 2), range.upperBound - offset))
@@ -190,7 +230,10 @@ extension Transmission {
         rebasing: input.buffer[inputStart..<(inputStart + count)])
       inputStart += count
       offset += UInt64(count)
-      guard error == .none else { continue }  // The rest of the payload is taken all the same.
+      // The rest of the payload is taken all the same.
+      guard error == .none, isWanted else { continue }
+      isWanted = try begin(request)
+      guard isWanted else { continue }
       do {
         // Durable with its last piece: that makes the earlier ones durable, too.
         try unsafe backend.write(
@@ -198,7 +241,9 @@ extension Transmission {
       } catch let failure {
         error = ErrorNumber(failure)
       }
+      isWanted = end(request)
     }
+    guard isWanted else { return }
     if error == .none {
       statistics.writeCount.add(1, ordering: .relaxed)
       statistics.writtenByteCount.add(UInt64(range.count), ordering: .relaxed)
@@ -340,4 +385,14 @@ final class SharedFlag: Sendable {
   private let value = Atomic(false)
   var isSet: Bool { value.load(ordering: .acquiring) }
   func set() { value.store(true, ordering: .releasing) }
+}
+
+extension RequestMark {
+  /// Nil when the client's cookies say nothing.
+  init?(_ cookie: UInt64, _ flags: SessionFlags) {
+    guard flags.contains(.linuxCookies) else { return nil }
+    let value = flags.contains(.littleEndianCookies) ? cookie.byteSwapped : cookie
+    self.init(
+      tag: UInt32(truncatingIfNeeded: value), counter: UInt32(truncatingIfNeeded: value >> 32))
+  }
 }

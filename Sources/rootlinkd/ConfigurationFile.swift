@@ -7,6 +7,8 @@
 //   [limits]
 //   connections = 1024
 //   handshake_seconds = 10
+//   absent_seconds = 600
+//   absent_attachments = 1024
 //   [export.root]
 //   path = "/srv/debian.img"
 //   mode = "overlay"            # ro, rw, overlay
@@ -21,6 +23,9 @@ import TOMLKit
 import WireFormat
 
 let standardConfigurationPath = "/etc/rootlinkd.toml"
+private let limitKeys = [
+  "connections", "handshake_seconds", "absent_seconds", "absent_attachments",
+]
 private let configurationByteCountMaximum = 4 << 20
 
 /// The file to read; nil when none was named, none is needed, or the standard one is not there.
@@ -77,7 +82,7 @@ func parseConfiguration(_ text: ByteString) throws -> ServerConfiguration {
   if let directory = try top.string("overlay_directory") {
     configuration.overlayDirectory = ByteString(directory)
   }
-  if let limits = try top.section("limits", known: ["connections", "handshake_seconds"]) {
+  if let limits = try top.section("limits", known: limitKeys) {
     if let count = try limits.integer(
       "connections", in: 1...ServerConfiguration.connectionCountMaximumLimit)
     {
@@ -87,6 +92,16 @@ func parseConfiguration(_ text: ByteString) throws -> ServerConfiguration {
       "handshake_seconds", in: 1...Int(ServerConfiguration.handshakeSecondsLimit))
     {
       configuration.handshakeSeconds = UInt64(seconds)
+    }
+    if let seconds = try limits.integer(
+      "absent_seconds", in: 0...Int(ServerConfiguration.absentSecondsLimit))
+    {
+      configuration.attachments.absentSeconds = UInt64(seconds)
+    }
+    if let count = try limits.integer(
+      "absent_attachments", in: 0...ServerConfiguration.absentCountLimit)
+    {
+      configuration.attachments.absentCount = count
     }
   }
   for (name, section) in try top.sections(

@@ -18,6 +18,8 @@ struct RunningServer {
   private let logger: Logger
   private let table: ExportTable
   private let registry: SessionRegistry
+  private let attachments: Attachments
+  private let housekeepingMilliseconds: CInt
   private let nbd: NBDServer
   private let signals: FileDescriptorBox
   private var listeners: [Listener]
@@ -54,9 +56,14 @@ struct RunningServer {
     }
     table = ExportTable(exports)
     registry = SessionRegistry(connectionCountMaximum: configuration.connectionCountMaximum)
+    attachments = Attachments(limits: configuration.attachments)
+    // Often enough that nothing is kept much longer than it should be.
+    housekeepingMilliseconds = CInt(min(max(configuration.attachments.absentSeconds, 1), 10)) * 1000
     var limits = NBDServerLimits()
     limits.handshakeMilliseconds = configuration.handshakeSeconds * 1000
-    nbd = NBDServer(table: table, registry: registry, limits: limits) { event in
+    nbd = NBDServer(
+      table: table, registry: registry, attachments: attachments, limits: limits
+    ) { event in
       logger.log(level: event.level, "\(event.line)")
     }
 
@@ -101,7 +108,7 @@ struct RunningServer {
       logger.info(
         """
         export '\(export.name.printable)' \(export.access.rawValue), \
-        \(export.geometry.byteCount) bytes from \(export.path.printable)
+        \(export.geometry().byteCount) bytes from \(export.path.printable)
         """)
     }
     for listener in listeners { logger.info("listening on \(listener.address.printable)") }
@@ -113,7 +120,8 @@ struct RunningServer {
   private func acceptOnce() throws -> Bool {
     let all = listeners + (control.map { [$0] } ?? [])
     let numbers = [signals.rawValue] + all.map(\.pollNumber)
-    let ready = try Self.readable(numbers)
+    let ready = try Self.readable(numbers, within: housekeepingMilliseconds)
+    attachments.expire()
     if ready[0], let signal = nextSignal() {
       if signal == SIGHUP {
         logger.info("SIGHUP: the configuration is read at the start only; restart to change it")
@@ -145,7 +153,7 @@ struct RunningServer {
     return number == 0 ? nil : number
   }
 
-  private static func readable(_ numbers: [CInt]) throws -> [Bool] {
+  private static func readable(_ numbers: [CInt], within milliseconds: CInt) throws -> [Bool] {
     var ready = [UInt8](repeating: 0, count: numbers.count)
     do {
       _ = try retryingInterrupts {
@@ -153,7 +161,7 @@ struct RunningServer {
           unsafe ready.withUnsafeMutableBufferPointer { ready in
             // SAFETY: both arrays have `numbers.count` elements.
             unsafe clinux_poll_readable(
-              numbers.baseAddress!, ready.baseAddress!, numbers.count, -1)
+              numbers.baseAddress!, ready.baseAddress!, numbers.count, milliseconds)
           }
         }
       }

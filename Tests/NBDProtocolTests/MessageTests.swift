@@ -227,7 +227,7 @@ struct MessageLimitTests {
       }
     }
     identity.slot = 0
-    for bit in 2..<16 {
+    for bit in 3..<16 {
       identity.flags = SessionFlags(rawValue: 1 << UInt16(bit))
       #expect(throws: WireError.value(field: "session flags", actual: 1 << UInt64(bit))) {
         try SessionIdentity(decoding: identity.encoded.span)

@@ -60,6 +60,12 @@ struct ScriptedServer {
               ListedExport(name: $0.name, description: $0.description)
             })
         }
+      case .checkSession(let identity):
+        if identity.generation == 0 {
+          machine.answer(refusing: .errInvalid, text: "too late")
+        } else {
+          machine.acceptSession()
+        }
       case .enter(let received): return .entered(received: received)
       case .close(let ending): return .closed(ending)
       }
@@ -134,7 +140,16 @@ struct ServerHandshakeTests {
   static let unsupported: ByteString = "this server does not know the option"
   static let longestName = ByteString([UInt8](repeating: 0x61, count: 4096))
 
-  /// Source: NBD `doc/proto.md`, "Option types" and "Requirements".
+  static let sessionLength: ByteString = "a session takes 28 bytes; update rootlink or rootlinkd"
+  static func session(
+    generation: UInt64, slot: UInt16 = 0, flags: UInt16 = 0
+  ) -> SessionIdentity {
+    SessionIdentity(
+      token: SessionToken(high: 1, low: 2), generation: generation, slot: slot,
+      flags: SessionFlags(rawValue: flags))
+  }
+
+  /// Source: NBD `doc/proto.md`, "Option types" and "Requirements"; the session is our own.
   static let conversations: [Conversation] = [
     Conversation(
       "GO", ClientBytes.go("root"),
@@ -248,6 +263,32 @@ struct ServerHandshakeTests {
     Conversation(
       "GO without data", ClientBytes.option(.go),
       ClientBytes.error(.go, .errInvalid, "the request is malformed: 0 bytes where 6 belong")),
+    Conversation(
+      "a session, before the export",
+      ClientBytes.option(.session, session(generation: 1).encoded) + ClientBytes.go("bare"),
+      ClientBytes.reply(.session, .ack) + ClientBytes.reply(.go, .info, bareExport)
+        + ClientBytes.reply(.go, .ack),
+      .entered(received: [])),
+    Conversation(
+      "a session that comes too late, then without one",
+      ClientBytes.option(.session, session(generation: 0).encoded) + ClientBytes.go("bare"),
+      ClientBytes.error(.session, .errInvalid, "too late")
+        + ClientBytes.reply(.go, .info, bareExport) + ClientBytes.reply(.go, .ack),
+      .entered(received: [])),
+    Conversation(
+      "a session of 27 and of 29 bytes",
+      ClientBytes.option(.session, [UInt8](repeating: 0, count: 27))
+        + ClientBytes.option(.session, [UInt8](repeating: 0, count: 29)),
+      ClientBytes.error(.session, .errInvalid, sessionLength)
+        + ClientBytes.error(.session, .errInvalid, sessionLength)),
+    Conversation(
+      "a session in slot 16, and with an unknown flag",
+      ClientBytes.option(.session, session(generation: 1, slot: 16).encoded)
+        + ClientBytes.option(.session, session(generation: 1, flags: 8).encoded),
+      ClientBytes.error(
+        .session, .errInvalid, "slot is 16, above the limit of 15; update rootlink or rootlinkd")
+        + ClientBytes.error(
+          .session, .errInvalid, "session flags is 8; update rootlink or rootlinkd")),
     Conversation("unknown client flags", flags: "00000005", [], [], .closed(.clientFlags(5))),
     Conversation(
       "a client flag in the highest bit", flags: "80000000", [], [],

@@ -15,6 +15,7 @@ import WireFormat
 final class ServerUnderTest: Sendable {
   let server: NBDServer
   let registry: SessionRegistry
+  let attachments: Attachments
   private let directory: TemporaryDirectory
   private let listener: Listener
   private let events: EventLog
@@ -25,14 +26,17 @@ final class ServerUnderTest: Sendable {
 
   init(
     _ exports: [Export], limits: NBDServerLimits = NBDServerLimits(),
-    connectionCountMaximum: Int = 100
+    attachments: Attachments = Attachments(), connectionCountMaximum: Int = 100
   ) throws {
     directory = try TemporaryDirectory()
     listener = try Listener.unix(ByteString(directory.path("socket")), isPrivate: true)
     registry = SessionRegistry(connectionCountMaximum: connectionCountMaximum)
     let events = EventLog()
     self.events = events
-    server = NBDServer(table: ExportTable(exports), registry: registry, limits: limits) { event in
+    self.attachments = attachments
+    server = NBDServer(
+      table: ExportTable(exports), registry: registry, attachments: attachments, limits: limits
+    ) { event in
       events.list.withLock { $0.append(event) }
     }
   }
@@ -51,15 +55,43 @@ final class ServerUnderTest: Sendable {
   }
 
   /// A connection in the transmission phase.
-  func enter(_ export: ByteString = "disk") throws -> TestClient {
+  func enter(
+    _ export: ByteString = "disk", as identity: SessionIdentity? = nil
+  ) throws -> TestClient {
+    let client = try ask(for: export, as: identity)
+    let answer = try client.receive(OptionReplyHeader.byteCount + 12 + OptionReplyHeader.byteCount)
+    let item = try InformationItem(
+      decoding: answer.span.extracting(
+        OptionReplyHeader.byteCount..<(OptionReplyHeader.byteCount + 12)))
+    if case .export(_, let flags) = item { client.flags = flags }
+    return client
+  }
+
+  /// A connection that has asked to enter, and may be waited for.
+  func ask(for export: ByteString = "disk", as identity: SessionIdentity?) throws -> TestClient {
     let client = try connect()
     _ = try client.receive(ServerGreeting.byteCount)
+    try client.send(ClientFlags([.fixedNewstyle, .noZeroes]).encoded)
+    if let identity {
+      let reply = try client.option(.session, identity.encoded)
+      #expect(reply.type == .ack, "\(reply.text)")
+    }
     let data = InformationRequest(name: export, items: []).encoded
     try client.send(
-      ClientFlags([.fixedNewstyle, .noZeroes]).encoded
-        + OptionHeader(option: .go, dataByteCount: UInt32(data.count)).encoded + data)
-    _ = try client.receive(OptionReplyHeader.byteCount + 12 + OptionReplyHeader.byteCount)
+      OptionHeader(option: .go, dataByteCount: UInt32(data.count)).encoded + data)
     return client
+  }
+
+  /// What the server says to a client that is refused: at the session, or at GO.
+  func refusal(
+    _ export: ByteString = "disk", as identity: SessionIdentity
+  ) throws -> (type: OptionReplyType, text: String) {
+    let client = try connect()
+    _ = try client.receive(ServerGreeting.byteCount)
+    try client.send(ClientFlags([.fixedNewstyle, .noZeroes]).encoded)
+    let reply = try client.option(.session, identity.encoded)
+    guard reply.type == .ack else { return reply }
+    return try client.option(.go, InformationRequest(name: export, items: []).encoded)
   }
 
   var reported: [SessionEvent] { events.list.withLock { $0 } }
@@ -88,9 +120,28 @@ final class ServerUnderTest: Sendable {
   }
 }
 
+/// Waits for a fact.
+func wait(_ what: String, until fact: () -> Bool) throws {
+  let deadline = TestClient.deadline
+  while !fact() {
+    try #require(!deadline.hasPassed, "\(what) did not happen")
+    pause(milliseconds: 1)
+  }
+}
+
+/// What a client with an attachment says of itself.
+func identity(
+  _ generation: UInt64, slot: UInt16 = 0, _ flags: SessionFlags = [], token: UInt64 = 1
+) -> SessionIdentity {
+  SessionIdentity(
+    token: SessionToken(high: 0, low: token), generation: generation, slot: slot, flags: flags)
+}
+
 /// One connection of a client.
 final class TestClient {
   private let socket: StreamSocket
+  /// What GO told.
+  fileprivate(set) var flags: TransmissionFlags = []
   /// Every wait of a test ends.
   static var deadline: Deadline { .milliseconds(20_000) }
 
@@ -122,6 +173,30 @@ final class TestClient {
         return bytes
       }
       if bytes.count == before { return bytes }
+    }
+  }
+
+  /// Sends an option and gives its first reply.
+  func option(
+    _ option: OptionCode, _ data: [UInt8]
+  ) throws -> (type: OptionReplyType, text: String) {
+    try send(
+      OptionHeader(option: option, dataByteCount: UInt32(data.count)).encoded + data)
+    let bytes = try receive(OptionReplyHeader.byteCount)
+    let header = try OptionReplyHeader(decoding: bytes.span)
+    let text = try receive(Int(header.dataByteCount))
+    return (header.type, String(decoding: text, as: UTF8.self))
+  }
+
+  /// Whether the server says something; for what it must not say.
+  func hasInput(within milliseconds: UInt64) throws -> Bool {
+    do {
+      var byte: [UInt8] = []
+      try socket.receive(into: &byte, maximum: 1, until: .milliseconds(milliseconds))
+      return true
+    } catch {
+      guard error == .timedOut else { throw error }
+      return false
     }
   }
 

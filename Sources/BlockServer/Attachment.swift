@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+// One attached device of a client, with all of its connections: who may write, and what they share.
+//
+// A slot is a place for one connection. When a newer connection takes a slot, the older one is
+// fenced: it begins nothing more, and the newer one is let in when what the older had begun is done.
+//
+//   slot 3:  connection ──fenced──► (executing? waited for) ──► leaves
+//                                         newer connection ──► enters ──► begin/end ... ──► leaves
+//
+//   1  A fenced connection never begins an operation.
+//   2  A connection is entered when no fenced one of its slot is inside an operation.
+//   3  Generations of a slot only grow.
+//
+// Every request of a connection passes `begin` and `end`: one lock, free but for its siblings.
+
+import BlockBackends
+import Foundation
+import LinuxSystem
+import WireFormat
+
+/// Why a connection is not let in.
+public enum AttachmentRefusal: Error, Equatable, Sendable {
+  /// A connection that is as new or newer has, or had, the slot.
+  case stale(slot: UInt16)
+  /// What the older connection had begun is not done yet.
+  case predecessorBusy(slot: UInt16)
+  /// The client counts on a layer that is not there any more.
+  case layerGone
+  case noLayer(reason: String, advice: String)
+
+  public var report: (reason: String, advice: String) {
+    switch self {
+    case .stale(let slot):
+      (
+        "a newer connection of this attachment has slot \(slot)",
+        "this one is late, or two machines use one attachment"
+      )
+    case .predecessorBusy(let slot):
+      (
+        "the connection that had slot \(slot) before is still writing; connect again",
+        "look at the disk under the export if this repeats"
+      )
+    case .layerGone:
+      (
+        "the overlay of this attachment is gone, and what was written to it; boot the machine anew",
+        "layers end with the server, or when a client has stayed away for too long; "
+          + "see layers= and limits.absent_seconds"
+      )
+    case .noLayer(let reason, let advice): (reason, advice)
+    }
+  }
+}
+
+public final class Attachment: @unchecked Sendable {
+  // Unchecked: whatever changes is touched only while `condition` is locked.
+  private struct Slot {
+    var generation: UInt64
+    var current: AttachmentConnection?
+    /// Replaced, and not gone yet.
+    var fenced: [AttachmentConnection] = []
+  }
+  private let condition = NSCondition()
+  private var slots: [UInt16: Slot] = [:]
+  private var connectionCount = 0
+  private var fence = RequestFence()
+  private var isFenceUsed = true
+  private var waitingCount = 0
+  /// A goodbye was the last thing heard.
+  private var hasSaidGoodbye = false
+  private var isOver = false
+  private var layer: OverlayBackend?
+  private var absentSince: MonotonicTime?
+
+  init() {}
+
+  private func locked<Value, Failure: Error>(
+    _ body: () throws(Failure) -> Value
+  ) throws(Failure) -> Value {
+    condition.lock()
+    defer { condition.unlock() }
+    return try body()
+  }
+
+  /// Lets a connection in when what it replaces is out; nil when the attachment has ended
+  /// meanwhile. `interrupt` is called at most once, under the lock, when a newer connection takes
+  /// the slot; it shuts the socket down. `openLayer` is called once in the life of an attachment.
+  func enter(
+    slot number: UInt16, generation: UInt64, until deadline: Deadline,
+    openLayer: () throws(AttachmentRefusal) -> OverlayBackend?,
+    interrupt: @escaping @Sendable () -> Void
+  ) throws(AttachmentRefusal) -> AttachmentConnection? {
+    try locked { () throws(AttachmentRefusal) in
+      if isOver { return nil }
+      if isStaleHere(slot: number, generation: generation) { throw .stale(slot: number) }
+      if layer == nil { layer = try openLayer() }
+      let connection = AttachmentConnection(
+        of: self, slot: number, layer: layer, interrupt: interrupt)
+      var slot = slots[number] ?? Slot(generation: generation)
+      slot.generation = generation
+      if let older = slot.current {
+        older.isFenced = true
+        older.interrupt()
+        slot.fenced.append(older)
+      }
+      slot.current = connection
+      slots[number] = slot
+      connectionCount += 1
+      absentSince = nil
+      hasSaidGoodbye = false
+      condition.broadcast()  // The older one may wait for a copy of its request.
+      while let slot = slots[number], slot.fenced.contains(where: { $0.isExecuting }) {
+        // A newer one yet has come, or this one has waited for too long.
+        guard !connection.isFenced, waitForChange(until: deadline) else {
+          let isStale = connection.isFenced
+          removeLocked(connection)
+          throw isStale ? .stale(slot: number) : .predecessorBusy(slot: number)
+        }
+      }
+      if connection.isFenced {
+        removeLocked(connection)
+        throw .stale(slot: number)
+      }
+      return connection
+    }
+  }
+
+  /// Whether `enter` would refuse such a connection.
+  func isStale(slot: UInt16, generation: UInt64) -> Bool {
+    locked { isStaleHere(slot: slot, generation: generation) }
+  }
+
+  private func isStaleHere(slot: UInt16, generation: UInt64) -> Bool {
+    slots[slot].map { generation <= $0.generation } ?? false
+  }
+
+  /// False when the deadline has passed.
+  private func waitForChange(until deadline: Deadline) -> Bool {
+    if deadline.hasPassed { return false }
+    waitingCount += 1
+    defer { waitingCount -= 1 }
+    _ = condition.wait(
+      until: Date(timeIntervalSinceNow: Double(deadline.pollMilliseconds) / 1000))
+    return true
+  }
+
+  private func removeLocked(_ connection: AttachmentConnection) {
+    guard var slot = slots[connection.slot] else { return }
+    if slot.current === connection { slot.current = nil }
+    slot.fenced.removeAll { $0 === connection }
+    slots[connection.slot] = slot
+    connectionCount -= 1
+    if connectionCount == 0 {
+      absentSince = .now
+      fence = RequestFence()  // Nothing that was sent before can arrive any more.
+    }
+    condition.broadcast()
+  }
+}
+
+// What a connection does with its attachment.
+extension Attachment {
+  /// Whether a request, or a part of one, may be executed; if so `end` is called after it.
+  public enum Admission: Equatable, Sendable {
+    case execute
+    /// An older copy of the request is being executed; only when not told to wait.
+    case mustWait
+    /// A newer copy has been seen: no answer is wanted any more.
+    case superseded
+    /// Another connection has taken this one's place.
+    case fenced
+  }
+
+  fileprivate func begin(
+    _ connection: AttachmentConnection, _ mark: RequestMark?, mayWait: Bool
+  ) -> Admission {
+    locked {
+      hasSaidGoodbye = false
+      while !connection.isFenced {
+        if let mark, isFenceUsed {
+          switch fence.admit(mark) {
+          case .proceed: break
+          case .superseded: return .superseded
+          case .notTags: isFenceUsed = false
+          case .wait:
+            guard mayWait else { return .mustWait }
+            waitingCount += 1
+            condition.wait()
+            waitingCount -= 1
+            continue
+          }
+        }
+        connection.isExecuting = true
+        return .execute
+      }
+      return .fenced
+    }
+  }
+
+  /// False when a newer copy of the request will be answered instead.
+  fileprivate func end(_ connection: AttachmentConnection, _ mark: RequestMark?) -> Bool {
+    locked {
+      connection.isExecuting = false
+      var isNewest = true
+      if let mark, isFenceUsed { isNewest = fence.finished(mark) }
+      if waitingCount > 0 { condition.broadcast() }
+      return isNewest
+    }
+  }
+
+  fileprivate func isReplaced(_ connection: AttachmentConnection) -> Bool {
+    locked { connection.isFenced }
+  }
+
+  fileprivate func leave(_ connection: AttachmentConnection, saysGoodbye: Bool) {
+    locked {
+      if saysGoodbye { hasSaidGoodbye = true }
+      removeLocked(connection)
+    }
+  }
+}
+
+// What the table of attachments asks.
+extension Attachment {
+  /// Ends it for good if no connection is left and `condition` holds for the time since then and
+  /// for whether the client said goodbye. Gives the layer back, for the caller to dispose of.
+  func end(
+    if isDue: (_ absentSince: MonotonicTime, _ hasSaidGoodbye: Bool) -> Bool
+  ) -> (isOver: Bool, layer: OverlayBackend?) {
+    locked {
+      guard !isOver, let absentSince, isDue(absentSince, hasSaidGoodbye) else {
+        return (false, nil)
+      }
+      isOver = true
+      defer { layer = nil }
+      return (true, layer)
+    }
+  }
+
+  /// Ends it if no connection ever was let in.
+  func endIfUnused() -> Bool {
+    locked {
+      guard connectionCount == 0, absentSince == nil else { return false }
+      isOver = true
+      return true
+    }
+  }
+
+  /// When its last connection left; nil while there is one.
+  var absence: MonotonicTime? { locked { absentSince } }
+  var sharedLayer: OverlayBackend? { locked { layer } }
+  /// Connections that wait for another, for tests.
+  var waiters: Int { locked { waitingCount } }
+}
+
+/// One connection of an attachment, from its entry to `leave`.
+public final class AttachmentConnection: @unchecked Sendable {
+  // Unchecked: the attachment's lock guards what changes.
+  private let attachment: Attachment
+  fileprivate let slot: UInt16
+  /// The overlay that all connections of the attachment share; nil for other exports.
+  public let layer: OverlayBackend?
+  fileprivate let interrupt: @Sendable () -> Void
+  fileprivate var isFenced = false
+  fileprivate var isExecuting = false
+
+  fileprivate init(
+    of attachment: Attachment, slot: UInt16, layer: OverlayBackend?,
+    interrupt: @escaping @Sendable () -> Void
+  ) {
+    self.attachment = attachment
+    self.slot = slot
+    self.layer = layer
+    self.interrupt = interrupt
+  }
+
+  public func begin(_ mark: RequestMark?, mayWait: Bool) -> Attachment.Admission {
+    attachment.begin(self, mark, mayWait: mayWait)
+  }
+
+  public func end(_ mark: RequestMark?) -> Bool { attachment.end(self, mark) }
+
+  /// A newer connection has taken its slot.
+  public var isReplaced: Bool { attachment.isReplaced(self) }
+
+  /// Once, before its socket is closed. `saysGoodbye`: the client has detached its device.
+  func leave(saysGoodbye: Bool) { attachment.leave(self, saysGoodbye: saysGoodbye) }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// All attachments of a server. One whose connections are all gone is kept for a time, for the
+// client may come back for its layer; how many are kept has a limit, and the one that has been
+// away longest makes room.
+
+import BlockBackends
+import LinuxSystem
+import Synchronization
+import WireFormat
+
+/// What a client says of itself when it enters an export.
+public struct AttachmentClaim: Equatable, Sendable {
+  public var token: AttachmentToken
+  /// Of two connections in one slot the one with the larger number is the newer.
+  public var generation: UInt64
+  public var slot: UInt16
+  /// The client was here before and counts on what it wrote.
+  public var isResuming: Bool
+
+  public init(token: AttachmentToken, generation: UInt64, slot: UInt16, isResuming: Bool) {
+    self.token = token
+    self.generation = generation
+    self.slot = slot
+    self.isResuming = isResuming
+  }
+}
+
+public final class Attachments: Sendable {
+  public struct Limits: Equatable, Sendable {
+    /// How long an attachment without connections is kept.
+    public var absentSeconds: UInt64 = 600
+    /// How many attachments without connections are kept.
+    public var absentCount = 1024
+
+    public init() {}
+  }
+
+  private struct Key: Hashable {
+    var export: ByteString
+    var token: AttachmentToken
+  }
+  private let limits: Limits
+  private let table = Mutex<[Key: Attachment]>([:])
+
+  public init(limits: Limits = Limits()) { self.limits = limits }
+
+  /// Whether a connection with this claim would come too late for its slot, on any export.
+  public func isStale(_ claim: AttachmentClaim, among exports: [Export]) -> Bool {
+    let found = table.withLock { table in
+      exports.compactMap { table[Key(export: $0.name, token: claim.token)] }
+    }
+    return found.contains { $0.isStale(slot: claim.slot, generation: claim.generation) }
+  }
+
+  /// Lets a connection in. Waits, until the deadline, for what the connection that it replaces is
+  /// doing. `interrupt` shuts the connection down when another takes its place; after `leave` it
+  /// is not called any more.
+  public func enter(
+    _ export: Export, _ claim: AttachmentClaim, until deadline: Deadline,
+    interrupt: @escaping @Sendable () -> Void
+  ) throws(AttachmentRefusal) -> AttachmentConnection {
+    let key = Key(export: export.name, token: claim.token)
+    while true {
+      let attachment = table.withLock { table in
+        if let attachment = table[key] { return attachment }
+        let attachment = Attachment()
+        table[key] = attachment
+        return attachment
+      }
+      do {
+        let connection = try attachment.enter(
+          slot: claim.slot, generation: claim.generation, until: deadline,
+          openLayer: { () throws(AttachmentRefusal) in
+            try export.openLayer(for: claim)
+          }, interrupt: interrupt)
+        if let connection { return connection }
+        // It ended in between; the next round makes a new one.
+      } catch {
+        // An attachment that nobody ever entered is not kept.
+        dropIfUnused(key, attachment)
+        throw error
+      }
+    }
+  }
+
+  /// The connection's socket may be closed afterwards. `saysGoodbye`: the client has detached its
+  /// device; with the last connection its layer ends.
+  public func leave(_ connection: AttachmentConnection, saysGoodbye: Bool) {
+    connection.leave(saysGoodbye: saysGoodbye)
+    end { _, hasSaidGoodbye in hasSaidGoodbye }
+    makeRoom()
+  }
+
+  /// Ends what has been without connections for too long; call it about once a second.
+  public func expire(at now: MonotonicTime = .now) {
+    end { absentSince, _ in
+      now.milliseconds(since: absentSince) / 1000 >= limits.absentSeconds
+    }
+  }
+
+  /// Makes every layer durable, for the end of the server.
+  public func flush() -> [BackendError] {
+    let layers = table.withLock { $0.values.compactMap(\.sharedLayer) }
+    var errors: [BackendError] = []
+    for layer in layers {
+      do { try layer.flush() } catch { errors.append(error) }
+    }
+    return errors
+  }
+
+  /// Connections that wait for others, for tests.
+  public var waiters: Int {
+    table.withLock { $0.values.reduce(0) { $0 + $1.waiters } }
+  }
+  public var count: Int { table.withLock { $0.count } }
+  public var absentCount: Int { table.withLock { $0.values.count { $0.absence != nil } } }
+
+  private func end(if isDue: (MonotonicTime, Bool) -> Bool) {
+    let layers = table.withLock { table in
+      var layers: [OverlayBackend] = []
+      for (key, attachment) in table {
+        let (isOver, layer) = attachment.end(if: isDue)
+        guard isOver else { continue }
+        table[key] = nil
+        if let layer { layers.append(layer) }
+      }
+      return layers
+    }
+    // An unlinked layer goes with its last reference, outside of the lock.
+    _ = consume layers
+  }
+
+  private func makeRoom() {
+    let absences = table.withLock { $0.values.compactMap(\.absence) }
+    guard absences.count > limits.absentCount else { return }
+    let oldestKept = absences.sorted()[absences.count - limits.absentCount]
+    end { absentSince, _ in absentSince < oldestKept }
+  }
+
+  private func dropIfUnused(_ key: Key, _ attachment: Attachment) {
+    table.withLock { table in
+      guard table[key] === attachment, attachment.endIfUnused() else { return }
+      table[key] = nil
+    }
+  }
+}
