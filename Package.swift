@@ -25,15 +25,22 @@ let embedded: [SwiftSetting] = [
     ["-wmo", "-Osize", "-gnone", "-Xfrontend", "-function-sections"]
       + muslHeaders.flatMap { ["-Xcc", $0] }),
 ]
-let staticLink: [LinkerSetting] = [
-  .unsafeFlags(
-    ["-Xclang-linker", "-static", "-Xclang-linker", "-nostdlib"]
-      + ["\(muslLibraries)/crt1.o", "\(muslLibraries)/libc.a"]
-      // Embedded Swift compiles generic code anew in every module that uses it. Folding what came
-      // out the same halves the program.
-      + ["-use-ld=lld", "-Xlinker", "--gc-sections", "-Xlinker", "--icf=all"]
-      + ["-lgcc", "-Xlinker", "-s"])
+/// A process that a root device depends on counts what it allocates: CLinux/clinux_guard.c.
+let countedAllocation: [String] = [
+  "-Xlinker", "--wrap=malloc", "-Xlinker", "--wrap=calloc", "-Xlinker", "--wrap=realloc",
+  "-Xlinker", "--wrap=aligned_alloc", "-Xlinker", "--wrap=posix_memalign", "-Xlinker",
+  "--wrap=free",
 ]
+let staticLibraries: [String] = [
+  "\(muslLibraries)/crt1.o", "\(muslLibraries)/libc.a",
+]
+let staticLinkFlags: [String] =
+  ["-Xclang-linker", "-static", "-Xclang-linker", "-nostdlib"] + staticLibraries
+  // Embedded Swift compiles generic code anew in every module that uses it. Folding what came
+  // out the same halves the program.
+  + ["-use-ld=lld", "-Xlinker", "--gc-sections", "-Xlinker", "--icf=all"]
+  + ["-lgcc", "-Xlinker", "-s"] + countedAllocation
+let staticLink: [LinkerSetting] = [.unsafeFlags(staticLinkFlags)]
 
 /// What the tests run millions of times is optimized in debug builds, too; it still traps.
 let optimized: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
@@ -120,6 +127,10 @@ let testTargets: [Target] = [
   .testTarget(
     name: "BootTests", dependencies: ["TestSupport", "rootlinkd"], exclude: ["lab", "tiny"],
     swiftSettings: strict),
+  tests("LinuxSystemTests", ["TaskGuardProbe"]),
+  .executableTarget(
+    name: "TaskGuardProbe", dependencies: ["LinuxSystem", "WireFormat"],
+    path: "Tests/TaskGuardProbe", swiftSettings: strict),
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
 ]

@@ -97,11 +97,8 @@ extension NBDDevice {
     let child = clinux_fork()
     if child == 0 {
       // From here on nothing but shims: the child never returns.
-      let kept = [min(file.rawValue, writing), max(file.rawValue, writing)]
-      unsafe kept.withUnsafeBufferPointer { buffer in
-        // SAFETY: two integers, alive during the call.
-        unsafe clinux_nbd_become_holder(buffer.baseAddress!, 2)
-      }
+      becomeKeeper(
+        named: "rootlink-nbd", keeping: [min(file.rawValue, writing), max(file.rawValue, writing)])
       let result = clinux_ioctl_value(file.rawValue, ControlRequest.doIt, 0)
       _ = clinux_ioctl_value(file.rawValue, ControlRequest.clearSocket, 0)
       var errno = UInt8(truncatingIfNeeded: 0 &- result)

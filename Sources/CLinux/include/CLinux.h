@@ -4,6 +4,7 @@
 #ifndef ROOTLINK_CLINUX_H
 #define ROOTLINK_CLINUX_H
 #include "clinux_file.h"
+#include "clinux_guard.h"
 #include "clinux_interface.h"
 #include "clinux_nbd.h"
 #include "clinux_process.h"

@@ -29,9 +29,4 @@ static inline long clinux_page_size(void) { return sysconf(_SC_PAGESIZE); }
 static inline int clinux_process_id(void) { return getpid(); }
 /* Close-on-exec. */
 int clinux_pipe(int ends[2]);
-
-/* Becomes the process that stays in NBD_DO_IT: a session of its own, argv[0] beginning with `@`
-   (systemd's last killing spree spares it), no descriptor but the `count` ones of `kept`, which is
-   sorted, with /dev/null (or nothing) for the standard streams. */
-void clinux_nbd_become_holder(const int *kept, int count);
 #endif

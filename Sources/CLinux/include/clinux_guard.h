@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a process does to itself before a block device depends on it.
+#ifndef ROOTLINK_CLINUX_GUARD_H
+#define ROOTLINK_CLINUX_GUARD_H
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#ifndef PR_SET_IO_FLUSHER /* Required, not tested for: a guard once compiled such a call away. */
+#error "this program needs the headers of Linux 5.6 or later"
+#endif
+
+/* Every page, present and to come. */
+static inline int clinux_lock_memory(void) {
+  return mlockall(MCL_CURRENT | MCL_FUTURE) < 0 ? -errno : 0;
+}
+/* This task and those it makes serve a block device: their allocations must not wait for it. */
+static inline int clinux_set_io_flusher(void) {
+  return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/* Becomes a process that stays: a session of its own, argv[0] beginning with `@` (systemd's last
+   killing spree spares it), `name` for ps(1), signals that ask for an end ignored, no descriptor but
+   the `count` ones of `kept`, which is sorted, with /dev/null (or nothing) for those of the standard
+   streams that are not kept, and / as its directory. */
+void clinux_become_keeper(const char *name, const int *kept, int count);
+
+/* Allocation. In the static client the linker sends malloc(3) and its kin here (--wrap); elsewhere
+   nothing is counted and clinux_allocation_is_guarded() is 0. */
+struct clinux_allocation_counts {
+  uint64_t after_seal;    /* Allocations since the seal, wherever they came from. */
+  uint64_t from_system;   /* Of these, what the reserve could not give. */
+  uint64_t in_bare_task;  /* Of these, by a task that must not allocate at all. */
+  uint64_t reserve_used;  /* The most that was taken of the reserve, in bytes. */
+};
+int clinux_allocation_is_guarded(void);
+/* From here on allocations are taken from a reserve of `byte_count` bytes, which is made, touched
+   and locked now. Once a process. -ENOMEM. */
+int clinux_seal_allocation(size_t byte_count);
+/* This thread must not allocate any more, not even from the reserve. */
+void clinux_bare_task(void);
+void clinux_read_allocation_counts(struct clinux_allocation_counts *into);
+/* For tests: the first allocation by a bare task or from the system ends the process (SIGABRT), as
+   does the first file opened or program started by any thread (SIGSYS). */
+int clinux_seal_strictly(void);
+#endif
