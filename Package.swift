@@ -33,6 +33,8 @@ let countedAllocation: [String] = [
 ]
 let staticLibraries: [String] = [
   "\(muslLibraries)/crt1.o", "\(muslLibraries)/libc.a",
+  // Debian's is built without a libc of its own, so it fits any.
+  "/usr/lib/\(architecture)-linux-gnu/liburing.a",
 ]
 let staticLinkFlags: [String] =
   ["-Xclang-linker", "-static", "-Xclang-linker", "-nostdlib"] + staticLibraries
@@ -75,9 +77,11 @@ let client: [Target] = [
     cSettings: [
       .unsafeFlags(
         ["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"] + (isEmbedded ? muslHeaders : []))
-    ]),
+    ],
+    linkerSettings: isEmbedded ? [] : [.linkedLibrary("uring")]),
   bothWays("LinuxSystem", ["CLinux", "WireFormat"]),
   bothWays("NBDDriver", ["CLinux", "LinuxSystem", "NetlinkProtocol", "WireFormat"]),
+  bothWays("UblkDriver", ["CLinux", "LinuxSystem", "WireFormat"]),
   bothWays("NBDClient", ["NBDProtocol", "DNSProtocol", "LinuxSystem", "CLinux", "WireFormat"]),
   bothWays(
     "BootExecution",
@@ -115,6 +119,7 @@ let testTargets: [Target] = [
   tests("BootExecutionTests", ["BootExecution", "BootPlanning", "WireFormat"]),
   tests("NetlinkProtocolTests", ["NetlinkProtocol", "WireFormat"]),
   tests("NBDDriverTests", ["NBDDriver", "WireFormat"]),
+  tests("UblkDriverTests", ["UblkDriver", "WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),

@@ -10,4 +10,5 @@
 #include "clinux_process.h"
 #include "clinux_server.h"
 #include "clinux_socket.h"
+#include "clinux_uring.h"
 #endif

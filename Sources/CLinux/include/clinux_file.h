@@ -10,9 +10,11 @@
 #include <stdio.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <dirent.h>
@@ -85,6 +87,20 @@ enum {
   clinux_mode_type_mask = S_IFMT, clinux_mode_regular = S_IFREG, clinux_mode_block = S_IFBLK,
   clinux_mode_directory = S_IFDIR,
 };
+
+/* A node of a block device, or of a character device. */
+static inline int clinux_mknod_device(const char *path, int is_block, unsigned mode,
+                                      unsigned major, unsigned minor) {
+  return mknod(path, (is_block ? S_IFBLK : S_IFCHR) | mode, makedev(major, minor)) < 0 ? -errno : 0;
+}
+
+/* A shared mapping of a file, its pages in memory at once; NULL when there is none. */
+static inline void *clinux_map_shared(int fd, size_t count, int is_writable) {
+  void *memory = mmap(NULL, count, is_writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                      MAP_SHARED | MAP_POPULATE, fd, 0);
+  return memory == MAP_FAILED ? NULL : memory;
+}
+static inline void clinux_unmap(void *memory, size_t count) { munmap(memory, count); }
 
 /* ioctl(2) is variadic. */
 static inline int clinux_ioctl_value(int fd, unsigned long request, unsigned long value) {

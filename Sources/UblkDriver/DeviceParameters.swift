@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the disk is like: made from what the server said of its export.
+
+public import WireFormat
+
+/// What a server said of an export, as far as a disk can show it.
+public struct UblkExport: Equatable, Sendable {
+  public var byteCount: UInt64
+  /// A power of two; 1 when nothing was said.
+  public var minimumBlockByteCount: UInt32 = 1
+  /// A power of two, at least 512.
+  public var preferredBlockByteCount: UInt32 = 4096
+  /// The longest read or write. Source: NBD `doc/proto.md`, 2^25 when nothing was said.
+  public var maximumPayloadByteCount: UInt32 = 1 << 25
+  public var isReadOnly = false
+  public var isRotational = false
+  /// It flushes, and so may have a cache.
+  public var takesFlush = false
+  public var takesFUA = false
+  public var takesTrim = false
+  public var takesWriteZeroes = false
+
+  public init(byteCount: UInt64) { self.byteCount = byteCount }
+}
+
+/// Why a ublk device cannot show an export.
+public enum UblkGeometryError: Error, Equatable, Sendable {
+  case belowOneBlock(byteCount: UInt64, blockByteCount: UInt32)
+  case tooLarge(byteCount: UInt64)
+  case block(byteCount: UInt32, maximum: UInt32)
+  case payloadBelowPage(byteCount: UInt32)
+
+  public var report: (reason: String, advice: String) {
+    switch self {
+    case .belowOneBlock(let size, let block):
+      (
+        "the export's size is \(size) bytes, less than one block of \(block)",
+        "check the image on the server"
+      )
+    case .tooLarge(let size):
+      ("the export's size is \(size) bytes, more than 2^63", "check the image on the server")
+    case .block(let block, let maximum):
+      (
+        "the server's minimum block is \(block) bytes; a ublk device takes a power of two up to"
+          + " \(maximum)", "let the server accept smaller requests"
+      )
+    case .payloadBelowPage(let payload):
+      (
+        "the server takes at most \(payload) bytes a request, the kernel sends at least 4096",
+        "raise the server's maximum payload"
+      )
+    }
+  }
+}
+
+/// Source: `struct ublk_params`, its parts `basic` and `discard`.
+public struct DeviceParameters: Equatable, Sendable {
+  public static let byteCount = 112
+  /// Source: `UBLK_PARAM_TYPE_*`.
+  public static let typeBasic: UInt32 = 1
+  public static let typeDiscard: UInt32 = 2
+  /// One TRIM of the protocol could ask for 4 GiB; 1 GiB keeps a slow server from long silence.
+  public static let trimByteCountMaximum: UInt32 = 1 << 30
+  /// A server that cannot punch holes writes zeroes: 64 MiB take a slow disk a second.
+  public static let writeZeroesByteCountMaximum: UInt32 = 64 << 20
+  /// The kernel's limit on a logical block: a page. Source: `ublk_validate_params`.
+  public static let blockByteCountMaximum: UInt32 = 4096
+
+  /// Source: `UBLK_ATTR_*`.
+  public struct Attributes: OptionSet, Sendable {
+    public let rawValue: UInt32
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+    public static let readOnly = Attributes(rawValue: 1 << 0)
+    public static let rotational = Attributes(rawValue: 1 << 1)
+    /// Without it no flush ever arrives.
+    public static let volatileCache = Attributes(rawValue: 1 << 2)
+    /// Counts only with `volatileCache`.
+    public static let fua = Attributes(rawValue: 1 << 3)
+  }
+
+  public var attributes: Attributes
+  public var logicalBlockShift: UInt8
+  public var physicalBlockShift: UInt8
+  public var optimalShift: UInt8
+  public var minimumShift: UInt8
+  /// In sectors of 512 bytes, like all that follow.
+  public var requestSectorCountMaximum: UInt32
+  public var sectorCount: UInt64
+  /// 0: no discard.
+  public var discardSectorCountMaximum: UInt32
+  public var writeZeroesSectorCountMaximum: UInt32
+
+  /// `requestByteCountMaximum` is the device's, as ADD_DEV granted it.
+  public init(
+    _ export: UblkExport, requestByteCountMaximum: UInt32
+  ) throws(UblkGeometryError) {
+    let block = max(512, export.minimumBlockByteCount)
+    guard block & (block - 1) == 0, block <= Self.blockByteCountMaximum else {
+      throw .block(
+        byteCount: export.minimumBlockByteCount, maximum: Self.blockByteCountMaximum)
+    }
+    guard export.byteCount < 1 << 63 else { throw .tooLarge(byteCount: export.byteCount) }
+    let size = export.byteCount & ~UInt64(block - 1)
+    guard size >= UInt64(block) else {
+      throw .belowOneBlock(byteCount: export.byteCount, blockByteCount: block)
+    }
+    let request = min(export.maximumPayloadByteCount, requestByteCountMaximum) & ~4095
+    guard request >= 4096 else {
+      throw .payloadBelowPage(byteCount: export.maximumPayloadByteCount)
+    }
+    attributes = []
+    if export.isReadOnly { attributes.insert(.readOnly) }
+    if export.isRotational { attributes.insert(.rotational) }
+    if export.takesFlush { attributes.insert(.volatileCache) }
+    if export.takesFlush, export.takesFUA { attributes.insert(.fua) }
+    func shift(_ byteCount: UInt32) -> UInt8 { UInt8(31 - byteCount.leadingZeroBitCount) }
+    logicalBlockShift = shift(block)
+    // A preferred size that is no power of two, or beyond reason, is a wish and not a rule.
+    let preferred = min(max(export.preferredBlockByteCount, block), 1 << 16)
+    optimalShift = shift(preferred)
+    physicalBlockShift = min(optimalShift, 12)
+    minimumShift = physicalBlockShift
+    requestSectorCountMaximum = request / 512
+    sectorCount = size / 512
+    discardSectorCountMaximum = export.takesTrim ? Self.trimByteCountMaximum / 512 : 0
+    writeZeroesSectorCountMaximum =
+      export.takesWriteZeroes ? Self.writeZeroesByteCountMaximum / 512 : 0
+  }
+
+  public init(decoding bytes: Span<UInt8>) throws(WireError) {
+    guard bytes.count == Self.byteCount else {
+      throw .byteCount(expected: Self.byteCount, actual: bytes.count)
+    }
+    let types = bytes.native(UInt32.self, at: 4)
+    attributes = Attributes(rawValue: bytes.native(UInt32.self, at: 8))
+    logicalBlockShift = bytes[12]
+    physicalBlockShift = bytes[13]
+    optimalShift = bytes[14]
+    minimumShift = bytes[15]
+    requestSectorCountMaximum = bytes.native(UInt32.self, at: 16)
+    sectorCount = bytes.native(UInt64.self, at: 24)
+    let hasDiscard = types & Self.typeDiscard != 0
+    discardSectorCountMaximum = hasDiscard ? bytes.native(UInt32.self, at: 48) : 0
+    writeZeroesSectorCountMaximum = hasDiscard ? bytes.native(UInt32.self, at: 52) : 0
+  }
+
+  public var encoded: [UInt8] {
+    var bytes: [UInt8] = []
+    let hasDiscard = discardSectorCountMaximum != 0 || writeZeroesSectorCountMaximum != 0
+    bytes.append(native: UInt32(Self.byteCount))
+    bytes.append(native: Self.typeBasic | (hasDiscard ? Self.typeDiscard : 0))
+    bytes.append(native: attributes.rawValue)
+    bytes += [logicalBlockShift, physicalBlockShift, optimalShift, minimumShift]
+    bytes.append(native: requestSectorCountMaximum)
+    bytes.append(native: UInt32(0))  // No chunks.
+    bytes.append(native: sectorCount)
+    bytes.append(native: UInt64(0))  // No boundary.
+    bytes.append(native: UInt32(0))  // Discards are aligned to the device's start,
+    bytes.append(native: UInt32(1) << UInt32(logicalBlockShift))  // in blocks.
+    bytes.append(native: discardSectorCountMaximum)
+    bytes.append(native: writeZeroesSectorCountMaximum)
+    bytes.append(native: UInt16(1))  // Segments of one discard: the kernel allows no more.
+    while bytes.count < Self.byteCount { bytes.append(0) }
+    return bytes
+  }
+}
