@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The copy-on-write overlay: reads fall through to the base until a block has been written.
 //
-// Blocks are 64 KiB. One bit a block says where its bytes are: 0 base, 1 layer. The layer is an
-// unlinked sparse file as long as the base, at the same offsets, so it takes disk space for what
-// was written and memory for the bits alone (2 MiB for an image of 1 TiB). It is gone with the
-// object, and with the process, however that ends.
+// Blocks are 64 KiB. One bit a block says where its bytes are: 0 base, 1 layer. The layer is a
+// sparse file, so it takes disk space for what was written and memory for the bits alone (2 MiB for
+// an image of 1 TiB). Without a name it is gone with the object, and with the process, however that
+// ends; with one it is found again, see `LayerFile`.
 //
 //   1  A bit is set only after the block is whole in the layer.
 //   2  The base is never written.
 //   3  A block whose bit is 0 is a hole in the layer, or the rest of a copy that failed; it is
 //      written anew before its bit is set.
 //
-// Flush and FUA promise nothing that outlives the session, for nothing of the layer does.
+// Flush and FUA promise nothing of a layer without a name, for nothing of it outlives the session.
 
 import CLinux
 import LinuxSystem
@@ -23,16 +23,12 @@ public final class OverlayBackend: BlockBackend {
 
   private struct Layer {
     /// One bit a block, least significant first.
-    var bits: [UInt64]
-    var blockCount = 0
+    var bits: LayerFile.Map
+    /// Pages of the bits that are not durable.
+    var unrecorded: Set<Int> = []
 
     func contains(_ block: UInt64) -> Bool {
       bits[Int(block / 64)] >> (block % 64) & 1 == 1
-    }
-    mutating func insert(_ block: UInt64) {
-      guard !contains(block) else { return }
-      bits[Int(block / 64)] |= 1 << (block % 64)
-      blockCount += 1
     }
   }
 
@@ -40,50 +36,85 @@ public final class OverlayBackend: BlockBackend {
   public let blockSizes: BackendBlockSizes
   public let capabilities: BackendCapabilities
   private let base: any BlockBackend
-  private let file: FileDescriptor
+  private let file: LayerFile
+  private let isSync: Bool
   private let canPunch = Atomic(true)
   private let layer: Mutex<Layer>
+  /// Whoever makes the layer durable; a second one waits, and begins when the first has ended.
+  private let flushing = Mutex(())
 
-  /// Why no layer can be made.
-  public struct LayerError: Error, Equatable, Sendable {
-    public let directory: ByteString
-    public let error: SystemError
-
-    public var report: (reason: String, advice: String) {
-      (
-        "no overlay can be kept in \(directory.printable): \(error.text)",
-        "set overlay_directory to a directory with space that rootlinkd may write to"
-      )
-    }
+  /// With a layer that ends with the object. `directory` holds it; its file system needs room for
+  /// what the session writes.
+  public convenience init(
+    over base: any BlockBackend, layerIn directory: ByteString
+  ) throws(LayerError) {
+    do {
+      let words = try LayerFile.wordCount(base.byteCount)
+      self.init(
+        over: base,
+        file: try LayerFile.unlinked(in: directory, imageByteCount: base.byteCount),
+        layer: Layer(bits: [UInt64](repeating: 0, count: words)), isSync: false)
+    } catch { throw .cannotKeep(directory: directory, error) }
   }
 
-  /// `directory` holds the layer; its file system needs room for what the session writes.
-  public init(over base: any BlockBackend, layerIn directory: ByteString) throws(LayerError) {
+  /// With a layer that has a name and outlives the process. `mustExist`: what was written into it
+  /// is counted on. `isSync`: every write is durable before it is answered.
+  public convenience init(
+    over base: any BlockBackend, layerAt path: ByteString, _ identity: LayerIdentity,
+    mustExist: Bool, isSync: Bool = false
+  ) throws(LayerError) {
+    try self.init(
+      over: base, layerAt: path, identity, mustExist: mustExist, isSync: isSync,
+      boot: LayerFile.currentBoot)
+  }
+
+  /// `boot`: what tells this boot of the machine from others.
+  convenience init(
+    over base: any BlockBackend, layerAt path: ByteString, _ identity: LayerIdentity,
+    mustExist: Bool, isSync: Bool = false, boot: [UInt8]
+  ) throws(LayerError) {
+    precondition(identity.imageByteCount == base.byteCount)
     do {
-      // SAFETY: a terminated copy that outlives the call.
-      let number = try unsafe withCString(directory) { unsafe clinux_open_unlinked($0) }
-      file = FileDescriptor(owning: number)
-      guard let size = Int64(exactly: base.byteCount) else { throw SystemError.fileTooLarge }
-      _ = try checked(clinux_ftruncate(file.rawValue, size))
-    } catch let error as SystemError {
-      throw LayerError(directory: directory, error: error)
-    } catch {
-      throw LayerError(directory: directory, error: .invalidArgument)
-    }
+      let (file, map, unrecorded) = try LayerFile.open(path, identity, boot: boot)
+      self.init(
+        over: base, file: file, layer: Layer(bits: map, unrecorded: unrecorded), isSync: isSync)
+      return
+    } catch .gone where !mustExist {}
+    do {
+      let words = try LayerFile.wordCount(base.byteCount)
+      self.init(
+        over: base, file: try LayerFile.create(path, identity, boot: boot),
+        layer: Layer(bits: [UInt64](repeating: 0, count: words)), isSync: isSync)
+    } catch { throw .cannotKeep(directory: directory(of: path), error) }
+  }
+
+  private init(over base: any BlockBackend, file: LayerFile, layer: Layer, isSync: Bool) {
     self.base = base
     byteCount = base.byteCount
     // A block is copied whole, so any base block up to 64 KiB lies inside one.
     blockSizes = BackendBlockSizes(minimum: 1, preferred: max(4096, base.blockSizes.preferred))
+    self.file = file
+    self.isSync = isSync
+    self.layer = Mutex(layer)
     var capabilities: BackendCapabilities = [.write, .trim]
     if base.capabilities.contains(.rotational) { capabilities.insert(.rotational) }
     self.capabilities = capabilities
-    let blocks = byteCount / Self.blockByteCount + 1
-    layer = Mutex(Layer(bits: [UInt64](repeating: 0, count: Int(blocks / 64 + 1))))
   }
 
   /// How many bytes of the image the layer has taken over.
   public var layerByteCount: UInt64 {
-    layer.withLock { UInt64($0.blockCount) } * Self.blockByteCount
+    layer.withLock { UInt64($0.bits.reduce(0) { $0 + $1.nonzeroBitCount }) }
+      * Self.blockByteCount
+  }
+
+  /// Removes the name of a layer that has one. What is open stays usable until it is closed.
+  public static func discardLayer(at path: ByteString) throws(SystemError) {
+    do { try removeFile(path) } catch .noSuchFile {}
+  }
+
+  /// Whether a file is a layer of this token and export, whatever image it was made for.
+  public static func isLayer(_ path: ByteString, of identity: LayerIdentity) -> Bool {
+    LayerFile.belongs(path, to: identity)
   }
 }
 
@@ -116,6 +147,7 @@ extension OverlayBackend {
     try change(range) { () throws(BackendError) in
       try unsafe writeLayer(bytes, at: offset)  // SAFETY: as long as the range.
     }
+    if isDurable || isSync { try flush() }
   }
 
   public func writeZeroes(
@@ -124,6 +156,7 @@ extension OverlayBackend {
     try check(range)
     if range.isEmpty { return }
     try change(range) { () throws(BackendError) in try zeroLayer(range) }
+    if isDurable || isSync { try flush() }
   }
 
   /// What has been trimmed reads as zeroes and takes no space.
@@ -139,9 +172,32 @@ extension OverlayBackend {
     let whole =
       (first * Self.blockByteCount)..<min(end * Self.blockByteCount, byteCount)
     try change(whole) { () throws(BackendError) in try zeroLayer(whole) }
+    if isDurable || isSync { try flush() }
   }
 
-  public func flush() throws(BackendError) {}
+  public func flush() throws(BackendError) {
+    guard file.path != nil else { return }
+    try flushing.withLock { _ throws(BackendError) in
+      // The blocks of these bits have been written: they are durable after what follows.
+      let pages = layer.withLock { layer in
+        let pages = layer.unrecorded.map { page in
+          let start = page * LayerFile.wordsInPage
+          let end = min(start + LayerFile.wordsInPage, layer.bits.count)
+          return (page, Array(layer.bits[start..<end]))
+        }
+        layer.unrecorded = []
+        return pages
+      }
+      do throws(SystemError) {
+        try file.makeDurable(pages)
+      } catch {
+        layer.withLock { layer in
+          for (page, _) in pages { layer.unrecorded.insert(page) }
+        }
+        throw BackendError.system(error)
+      }
+    }
+  }
 }
 
 extension OverlayBackend {
@@ -186,7 +242,24 @@ extension OverlayBackend {
         try copy(start..<end)
       }
       try apply()
-      for block in first...last { layer.insert(block) }
+      try record(first...last, in: &layer)
+    }
+  }
+
+  /// Sets the bits of the blocks, in the file first.
+  private func record(
+    _ blocks: ClosedRange<UInt64>, in layer: inout Layer
+  ) throws(BackendError) {
+    guard !blocks.allSatisfy({ layer.contains($0) }) else { return }
+    let words = Int(blocks.lowerBound / 64)...Int(blocks.upperBound / 64)
+    var changed = Array(layer.bits[words])
+    for block in blocks { changed[Int(block / 64) - words.lowerBound] |= 1 << (block % 64) }
+    try asBackend { () throws(SystemError) in try file.record(changed, from: words.lowerBound) }
+    layer.bits.replaceSubrange(words, with: changed)
+    if file.path != nil {
+      let first = words.lowerBound / LayerFile.wordsInPage
+      let last = words.upperBound / LayerFile.wordsInPage
+      for page in first...last { layer.unrecorded.insert(page) }
     }
   }
 
@@ -229,8 +302,8 @@ extension OverlayBackend {
         try retryingInterrupts {
           // SAFETY: `done` is below the buffer's count.
           unsafe clinux_pread(
-            file.rawValue, buffer.baseAddress! + done, buffer.count - done,
-            Int64(offset) + Int64(done))
+            file.file.rawValue, buffer.baseAddress! + done, buffer.count - done,
+            Int64(file.dataOffset + offset) + Int64(done))
         }
       }
       guard count > 0 else { throw .truncated }
@@ -247,8 +320,8 @@ extension OverlayBackend {
         try retryingInterrupts {
           // SAFETY: `done` is below the count.
           unsafe clinux_pwrite(
-            file.rawValue, bytes.baseAddress! + done, bytes.count - done,
-            Int64(offset) + Int64(done))
+            file.file.rawValue, bytes.baseAddress! + done, bytes.count - done,
+            Int64(file.dataOffset + offset) + Int64(done))
         }
       }
     }
@@ -260,7 +333,7 @@ extension OverlayBackend {
         // FALLOC_FL_PUNCH_HOLE with KEEP_SIZE. Source: linux/falloc.h.
         _ = try retryingInterrupts {
           clinux_fallocate(
-            file.rawValue, 3, Int64(range.lowerBound),
+            file.file.rawValue, 3, Int64(file.dataOffset + range.lowerBound),
             Int64(range.upperBound - range.lowerBound))
         }
         return

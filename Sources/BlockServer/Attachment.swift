@@ -26,6 +26,7 @@ public enum AttachmentRefusal: Error, Equatable, Sendable {
   case predecessorBusy(slot: UInt16)
   /// The client counts on a layer that is not there any more.
   case layerGone
+  case layerUnusable(reason: String, advice: String)
   case noLayer(reason: String, advice: String)
 
   public var report: (reason: String, advice: String) {
@@ -46,7 +47,7 @@ public enum AttachmentRefusal: Error, Equatable, Sendable {
         "layers end with the server, or when a client has stayed away for too long; "
           + "see layers= and limits.absent_seconds"
       )
-    case .noLayer(let reason, let advice): (reason, advice)
+    case .layerUnusable(let reason, let advice), .noLayer(let reason, let advice): (reason, advice)
     }
   }
 }
@@ -71,7 +72,15 @@ public final class Attachment: @unchecked Sendable {
   private var layer: OverlayBackend?
   private var absentSince: MonotonicTime?
 
-  init() {}
+  let export: Export
+  let token: AttachmentToken
+
+  /// `isAbsent`: its layer is there, and a client may come for it.
+  init(_ export: Export, _ token: AttachmentToken, isAbsent: Bool = false) {
+    self.export = export
+    self.token = token
+    if isAbsent { absentSince = .now }
+  }
 
   private func locked<Value, Failure: Error>(
     _ body: () throws(Failure) -> Value
@@ -222,17 +231,16 @@ extension Attachment {
 // What the table of attachments asks.
 extension Attachment {
   /// Ends it for good if no connection is left and `condition` holds for the time since then and
-  /// for whether the client said goodbye. Gives the layer back, for the caller to dispose of.
+  /// for whether the client said goodbye. What is in its layer is lost.
   func end(
     if isDue: (_ absentSince: MonotonicTime, _ hasSaidGoodbye: Bool) -> Bool
-  ) -> (isOver: Bool, layer: OverlayBackend?) {
+  ) -> Bool {
     locked {
-      guard !isOver, let absentSince, isDue(absentSince, hasSaidGoodbye) else {
-        return (false, nil)
-      }
+      guard !isOver, let absentSince, isDue(absentSince, hasSaidGoodbye) else { return false }
       isOver = true
-      defer { layer = nil }
-      return (true, layer)
+      export.discardLayer(of: token)
+      layer = nil
+      return true
     }
   }
 

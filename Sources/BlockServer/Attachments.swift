@@ -63,7 +63,7 @@ public final class Attachments: Sendable {
     while true {
       let attachment = table.withLock { table in
         if let attachment = table[key] { return attachment }
-        let attachment = Attachment()
+        let attachment = Attachment(export, claim.token)
         table[key] = attachment
         return attachment
       }
@@ -81,6 +81,19 @@ public final class Attachments: Sendable {
         throw error
       }
     }
+  }
+
+  /// Takes over the layers that an earlier server has left for its clients; from now on they are
+  /// absent. Gives files that have the name of a layer and are none.
+  public func adopt(_ export: Export) -> [ByteString] {
+    let (tokens, foreign) = export.keptLayers()
+    table.withLock { table in
+      for token in tokens {
+        table[Key(export: export.name, token: token)] = Attachment(export, token, isAbsent: true)
+      }
+    }
+    makeRoom()
+    return foreign
   }
 
   /// The connection's socket may be closed afterwards. `saysGoodbye`: the client has detached its
@@ -116,18 +129,9 @@ public final class Attachments: Sendable {
   public var absentCount: Int { table.withLock { $0.values.count { $0.absence != nil } } }
 
   private func end(if isDue: (MonotonicTime, Bool) -> Bool) {
-    let layers = table.withLock { table in
-      var layers: [OverlayBackend] = []
-      for (key, attachment) in table {
-        let (isOver, layer) = attachment.end(if: isDue)
-        guard isOver else { continue }
-        table[key] = nil
-        if let layer { layers.append(layer) }
-      }
-      return layers
+    table.withLock { table in
+      for (key, attachment) in table where attachment.end(if: isDue) { table[key] = nil }
     }
-    // An unlinked layer goes with its last reference, outside of the lock.
-    _ = consume layers
   }
 
   private func makeRoom() {
@@ -135,6 +139,15 @@ public final class Attachments: Sendable {
     guard absences.count > limits.absentCount else { return }
     let oldestKept = absences.sorted()[absences.count - limits.absentCount]
     end { absentSince, _ in absentSince < oldestKept }
+    // Those of one moment, as after a start, are as good as each other.
+    var surplus = absences.count - limits.absentCount - absences.count { $0 < oldestKept }
+    if surplus > 0 {
+      end { absentSince, _ in
+        guard absentSince == oldestKept, surplus > 0 else { return false }
+        surplus -= 1
+        return true
+      }
+    }
   }
 
   private func dropIfUnused(_ key: Key, _ attachment: Attachment) {

@@ -26,6 +26,8 @@ public struct ExportDefinition: Equatable, Sendable {
   public var isDirect = false
   /// Serve so many bytes; nil: all of the file or device.
   public var byteCount: UInt64?
+  /// Where the layers of attachments are kept so that they outlive the server; nil: nowhere.
+  public var layersDirectory: ByteString?
 
   public init(name: ByteString, path: ByteString) {
     self.name = name
@@ -42,11 +44,16 @@ public final class Export: Sendable {
   public let path: ByteString
   private let base: any BlockBackend
   private let overlayDirectory: ByteString
+  private let layersDirectory: ByteString?
+  private let isSync: Bool
+  /// When the image was last written to; 0 where nothing tells, as for a device.
+  private let modifiedSeconds: UInt64
 
   /// For tests, and for media that are not files.
   public init(
     name: ByteString, description: ByteString = "", access: AccessMode = .readWrite,
-    path: ByteString = "", base: any BlockBackend, overlayDirectory: ByteString = "/var/tmp"
+    path: ByteString = "", base: any BlockBackend, overlayDirectory: ByteString = "/var/tmp",
+    layersDirectory: ByteString? = nil, isSync: Bool = false, modifiedSeconds: UInt64 = 0
   ) {
     self.name = name
     self.description = description
@@ -54,6 +61,9 @@ public final class Export: Sendable {
     self.path = path
     self.base = base
     self.overlayDirectory = overlayDirectory
+    self.layersDirectory = layersDirectory
+    self.isSync = isSync
+    self.modifiedSeconds = modifiedSeconds
   }
 
   /// Opens the file or device.
@@ -65,9 +75,14 @@ public final class Export: Sendable {
     if definition.isDirect { options.insert(.direct) }
     let base = try FileBackend(
       definition.path, options: options, byteCount: definition.byteCount)
+    let status = try? fileStatus(definition.path)
     self.init(
       name: definition.name, description: definition.description, access: definition.access,
-      path: definition.path, base: base, overlayDirectory: overlayDirectory)
+      path: definition.path, base: base, overlayDirectory: overlayDirectory,
+      layersDirectory: definition.layersDirectory, isSync: definition.isSync,
+      // A device node says nothing of when its blocks were written to.
+      modifiedSeconds: status?.kind == .regular
+        ? UInt64(bitPattern: status?.modifiedSeconds ?? 0) : 0)
   }
 
   /// The export as every session sees it before it writes. `isAttached`: the session is one of an
@@ -86,7 +101,7 @@ public final class Export: Sendable {
   }
 
   /// The backend of one session: the shared medium, or an overlay of its own.
-  public func open() throws(OverlayBackend.LayerError) -> any BlockBackend {
+  public func open() throws(LayerError) -> any BlockBackend {
     guard access == .overlay else { return base }
     return try OverlayBackend(over: base, layerIn: overlayDirectory)
   }
@@ -96,13 +111,92 @@ public final class Export: Sendable {
     connection.layer ?? base
   }
 
-  /// The layer of an attachment that has none yet; nil for exports without layers.
+  /// Makes the medium durable, for the end of the server. A layer is its attachment's.
+  public func flush() throws(BackendError) {
+    if access == .readWrite { try base.flush() }
+  }
+}
+
+// Layers of attachments.
+extension Export {
+  /// The layer of an attachment that has none open; nil for exports without layers.
   func openLayer(for claim: AttachmentClaim) throws(AttachmentRefusal) -> OverlayBackend? {
     guard access == .overlay else { return nil }
-    if claim.isResuming { throw .layerGone }
-    do { return try OverlayBackend(over: base, layerIn: overlayDirectory) } catch {
-      throw .noLayer(reason: error.report.reason, advice: error.report.advice)
+    do {
+      guard let path = layerPath(of: claim.token) else {
+        if claim.isResuming { throw AttachmentRefusal.layerGone }
+        return try OverlayBackend(over: base, layerIn: overlayDirectory)
+      }
+      return try OverlayBackend(
+        over: base, layerAt: path, identity(of: claim.token), mustExist: claim.isResuming,
+        isSync: isSync)
+    } catch let refusal as AttachmentRefusal {
+      throw refusal
+    } catch let error as LayerError {
+      let report = error.report
+      switch error {
+      case .gone: throw .layerGone
+      case .foreign, .torn: throw .layerUnusable(reason: report.reason, advice: report.advice)
+      case .cannotKeep, .inUse: throw .noLayer(reason: report.reason, advice: report.advice)
+      }
+    } catch {
+      throw .layerGone
     }
+  }
+
+  /// Removes what an attachment has left, if it has left anything.
+  func discardLayer(of token: AttachmentToken) {
+    if let path = layerPath(of: token) { try? OverlayBackend.discardLayer(at: path) }
+  }
+
+  /// Whose layers an earlier server has left; and files that have the name of one and are none.
+  func keptLayers() -> (tokens: [AttachmentToken], foreign: [ByteString]) {
+    guard let layersDirectory,
+      let names = try? listDirectory(layersDirectory, limit: Self.keptLayerCountMaximum)
+    else { return ([], []) }
+    var tokens: [AttachmentToken] = []
+    var foreign: [ByteString] = []
+    for name in names where name.hasSuffix(Self.layerSuffix) {
+      guard let token = AttachmentToken(hexadecimal: ByteString(name.bytes.prefix(32))),
+        let path = layerPath(of: token), path.hasSuffix("/" + name)
+      else { continue }
+      if OverlayBackend.isLayer(path, of: identity(of: token)) {
+        tokens.append(token)
+      } else {
+        foreign.append(path)
+      }
+    }
+    return (tokens, foreign)
+  }
+
+  /// Nil when this user cannot make layers; for the start of the server.
+  public func checkLayers() throws(LayerError) {
+    guard access == .overlay else { return }
+    guard let path = layerPath(of: AttachmentToken(high: .random(in: 0 ... .max), low: 0)) else {
+      _ = try OverlayBackend(over: base, layerIn: overlayDirectory)
+      return
+    }
+    defer { try? OverlayBackend.discardLayer(at: path) }
+    let token = AttachmentToken(high: 0, low: 0)
+    _ = try OverlayBackend(over: base, layerAt: path, identity(of: token), mustExist: false)
+  }
+
+  private static let layerSuffix: ByteString = ".layer"
+  private static let keptLayerCountMaximum = 1_000_000
+
+  /// Exports may share a directory: the name tells them apart, and the file itself says the rest.
+  private func layerPath(of token: AttachmentToken) -> ByteString? {
+    guard let layersDirectory, access == .overlay else { return nil }
+    var hash: UInt32 = 0x811c_9dc5  // 32-bit FNV-1a. Source: RFC 9923.
+    for byte in name.bytes { hash = (hash ^ UInt32(byte)) &* 0x0100_0193 }
+    return layersDirectory + "/" + token.hexadecimal
+      + ByteString("-" + String(hash, radix: 16)) + Self.layerSuffix
+  }
+
+  private func identity(of token: AttachmentToken) -> LayerIdentity {
+    LayerIdentity(
+      tokenHigh: token.high, tokenLow: token.low, export: name, imageByteCount: base.byteCount,
+      imageModifiedSeconds: modifiedSeconds)
   }
 }
 

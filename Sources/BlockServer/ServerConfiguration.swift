@@ -34,6 +34,8 @@ public struct ServerConfiguration: Equatable, Sendable {
     case exportName(ByteString)
     case description(ByteString)
     case path(ByteString)
+    case layersWithoutOverlay(ByteString)
+    case layersDirectory(ByteString)
 
     public var report: (reason: String, advice: String) {
       switch self {
@@ -53,6 +55,16 @@ public struct ServerConfiguration: Equatable, Sendable {
         )
       case .path(let name):
         ("the export '\(name.printable)' has no path", "write NAME=PATH, or path = \"PATH\"")
+      case .layersWithoutOverlay(let name):
+        (
+          "the export '\(name.printable)' has a directory for layers and is no overlay",
+          "write 'overlay' too, or leave 'layers' out"
+        )
+      case .layersDirectory(let name):
+        (
+          "the directory for the layers of '\(name.printable)' is empty or holds a NUL",
+          "write layers=DIRECTORY"
+        )
       }
     }
   }
@@ -69,6 +81,12 @@ public struct ServerConfiguration: Equatable, Sendable {
         throw .description(export.name)
       }
       guard !export.path.isEmpty, !export.path.bytes.contains(0) else { throw .path(export.name) }
+      if let directory = export.layersDirectory {
+        guard export.access == .overlay else { throw .layersWithoutOverlay(export.name) }
+        guard !directory.isEmpty, !directory.bytes.contains(0) else {
+          throw .layersDirectory(export.name)
+        }
+      }
       guard names.insert(export.name).inserted else { throw .duplicateExport(export.name) }
     }
   }
@@ -84,7 +102,9 @@ extension ExportDefinition {
     case size(ByteString)
 
     public var report: (reason: String, advice: String) {
-      let form = "write NAME=PATH, then any of ,ro ,rw ,overlay ,sync ,direct ,size=BYTES"
+      let form =
+        "write NAME=PATH, then any of ,ro ,rw ,overlay ,layers=DIRECTORY ,sync ,direct "
+        + ",size=BYTES"
       return switch self {
       case .noEqualsSign(let text): ("'\(text.printable)' has no '='", form)
       case .noPath(let text): ("'\(text.printable)' has no path after '='", form)
@@ -120,6 +140,8 @@ extension ExportDefinition {
           throw .size(size)
         }
         byteCount = count
+      } else if let directory = option.dropping(prefix: "layers=") {
+        layersDirectory = directory
       } else {
         throw .unknownOption(option)
       }

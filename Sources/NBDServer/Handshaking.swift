@@ -138,7 +138,7 @@ struct Handshaking {
       switch error {
       case .stale: refuse(error, .errInvalid, export: export.name)
       case .predecessorBusy, .noLayer: refuse(error, .errPlatform, export: export.name)
-      case .layerGone: refuse(error, .errUnknown, export: export.name)
+      case .layerGone, .layerUnusable: refuse(error, .errUnknown, export: export.name)
       }
       return false
     }
@@ -151,8 +151,12 @@ struct Handshaking {
     failure = .notOpened(export: export, reason: report.reason, advice: report.advice)
     var text = ByteString(report.reason)
     // Paths of the server are not the client's business.
-    if case .noLayer = refusal {
-      text = "the export cannot be opened now; ask whoever runs the server"
+    switch refusal {
+    case .noLayer: text = "the export cannot be opened now; ask whoever runs the server"
+    case .layerUnusable:
+      text = "the overlay of this attachment cannot be used any more, and the server's log says "
+      text += "why; boot the machine anew"
+    default: break
     }
     machine.answer(refusing: type, text: text)
   }

@@ -12,6 +12,7 @@
 //   [export.root]
 //   path = "/srv/debian.img"
 //   mode = "overlay"            # ro, rw, overlay
+//   layers = "/srv/layers"      # for overlay
 //   sync = false
 //   direct = false
 //   size = 4294967296
@@ -26,6 +27,7 @@ let standardConfigurationPath = "/etc/rootlinkd.toml"
 private let limitKeys = [
   "connections", "handshake_seconds", "absent_seconds", "absent_attachments",
 ]
+private let exportKeys = ["path", "mode", "layers", "sync", "direct", "size", "description"]
 private let configurationByteCountMaximum = 4 << 20
 
 /// The file to read; nil when none was named, none is needed, or the standard one is not there.
@@ -105,7 +107,7 @@ func parseConfiguration(_ text: ByteString) throws -> ServerConfiguration {
     }
   }
   for (name, section) in try top.sections(
-    "export", known: ["path", "mode", "sync", "direct", "size", "description"])
+    "export", known: exportKeys)
   {
     configuration.exports.append(try export(name, section))
   }
@@ -126,6 +128,7 @@ private func export(_ name: String, _ section: Section) throws -> ExportDefiniti
     }
     export.access = access
   }
+  export.layersDirectory = try section.string("layers").map { ByteString($0) }
   export.isSync = try section.bool("sync") ?? false
   export.isDirect = try section.bool("direct") ?? false
   export.byteCount = try section.integer("size", in: 1...Int.max).map { UInt64($0) }

@@ -81,7 +81,7 @@ struct RunningServer {
 
   private static func tryLayer(_ export: Export) throws {
     do {
-      _ = try export.open()
+      try export.checkLayers()
     } catch {
       throw Failure.couldNot(
         ("export '\(export.name.printable)': " + error.report.reason, error.report.advice))
@@ -110,6 +110,11 @@ struct RunningServer {
         export '\(export.name.printable)' \(export.access.rawValue), \
         \(export.geometry().byteCount) bytes from \(export.path.printable)
         """)
+    }
+    for export in table.exports {
+      for path in attachments.adopt(export) {
+        logger.warning("\(path.printable) is no layer of this export; remove it if nobody needs it")
+      }
     }
     for listener in listeners { logger.info("listening on \(listener.address.printable)") }
     while try acceptOnce() {}

@@ -19,7 +19,8 @@ struct Serve: ParsableCommand {
     help: ArgumentHelp(
       """
       Offer PATH, a file or block device, as NAME. Options: ro, rw (default), overlay (one fresh \
-      copy-on-write layer a session), sync, direct, size=BYTES. May be repeated.
+      copy-on-write layer a session), layers=DIRECTORY (keep layers of clients that come back), \
+      sync, direct, size=BYTES. May be repeated.
       """, valueName: "name=path[,option...]"))
   var exports: [String] = []
 

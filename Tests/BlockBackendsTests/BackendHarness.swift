@@ -47,6 +47,14 @@ struct BackendStack: CustomTestStringConvertible, Sendable {
       try OverlayBackend(
         over: MemoryBackend(byteCount: count), layerIn: .init(directory.path))
     },
+    BackendStack(testDescription: "overlay with a name over memory", alignment: 1) {
+      directory, count in
+      try OverlayBackend(
+        over: MemoryBackend(byteCount: count), layerAt: .init(directory.path("x.layer")),
+        LayerIdentity(
+          tokenHigh: 1, tokenLow: 2, export: "x", imageByteCount: UInt64(count),
+          imageModifiedSeconds: 0), mustExist: false)
+    },
     BackendStack(testDescription: "overlay over overlay over file", alignment: 1) {
       directory, count in
       let file = try FileBackend(.init(directory.file("image")), byteCount: UInt64(count))

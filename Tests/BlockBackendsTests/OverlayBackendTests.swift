@@ -64,7 +64,7 @@ struct OverlayBackendTests {
       _ = try OverlayBackend(over: MemoryBackend(byteCount: 512), layerIn: "/nosuch")
       Issue.record("a layer was made in a directory that is not there")
     } catch {
-      #expect(error.directory == "/nosuch")
+      #expect(error == .cannotKeep(directory: "/nosuch", .noSuchFile))
       #expect(error.report.advice.contains("overlay_directory"))
     }
   }

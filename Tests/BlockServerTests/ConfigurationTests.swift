@@ -56,6 +56,10 @@ struct ExportArgumentTests {
     ("a=/b,ro", definition("a", "/b") { $0.access = .readOnly }),
     ("a=/b,rw,sync", definition("a", "/b") { $0.isSync = true }),
     ("a=/b,overlay,direct", definition("a", "/b") { ($0.access, $0.isDirect) = (.overlay, true) }),
+    (
+      "a=/b,overlay,layers=/c",
+      definition("a", "/b") { ($0.access, $0.layersDirectory) = (.overlay, "/c") }
+    ),
     ("a=/b,size=1", definition("a", "/b") { $0.byteCount = 1 }),
     ("a=/b,size=9223372036854775807", definition("a", "/b") { $0.byteCount = 1 << 63 - 1 }),
   ]
@@ -107,6 +111,20 @@ struct ServerConfigurationTests {
       ExportDefinition(name: ByteString(Array(long.bytes.dropLast())), path: "/a")
     ]
     try configuration.validate()
+
+    configuration.exports[0].layersDirectory = "/layers"
+    let name = configuration.exports[0].name
+    #expect(throws: ServerConfiguration.ValidationError.layersWithoutOverlay(name)) {
+      try configuration.validate()
+    }
+    configuration.exports[0].access = .overlay
+    try configuration.validate()
+    for directory in ["", "a\0"] as [ByteString] {
+      configuration.exports[0].layersDirectory = directory
+      #expect(throws: ServerConfiguration.ValidationError.layersDirectory(name)) {
+        try configuration.validate()
+      }
+    }
   }
 
   @Test("gives the default export: the one without a name, else the only one")

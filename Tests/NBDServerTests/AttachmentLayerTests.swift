@@ -4,6 +4,7 @@
 
 import BlockBackends
 import BlockServer
+import Foundation
 import LinuxSystem
 import NBDProtocol
 import NBDServer
@@ -158,6 +159,101 @@ struct AttachmentLayerTests {
       #expect(try read(server.enter(as: identity(2, .resume, token: token))) == UInt8(token))
     }
     #expect(try read(staying) == 1)
+  }
+
+  /// A server whose layers outlive it; each call is a new server over the same image.
+  private func keepingServer(
+    _ name: ByteString = "disk", modifiedSeconds: UInt64 = 1
+  ) throws -> (ServerUnderTest, Export) {
+    let export = Export(
+      name: name, access: .overlay, base: base, layersDirectory: .init(directory.path),
+      modifiedSeconds: modifiedSeconds)
+    return (try ServerUnderTest([export]), export)
+  }
+
+  private var files: [String] {
+    get throws { try FileManager.default.contentsOfDirectory(atPath: directory.path) }
+  }
+
+  @Test("outlives the server where there is a directory for it, and ends with the goodbye")
+  func restart() throws {
+    do {
+      let (server, _) = try keepingServer()
+      do { try write(7, server.enter(as: identity(1))) }
+      try server.waitForEnd()
+    }
+    let (server, export) = try keepingServer()
+    #expect(server.attachments.adopt(export).isEmpty)
+    #expect(server.attachments.absentCount == 1)
+    let back = try server.enter(as: identity(2, .resume))
+    #expect(try read(back) == 7)
+    let sibling = try server.enter(as: identity(2, slot: 1))
+    #expect(try read(sibling) == 7)
+    #expect(try files.count == 1)
+    try disconnect(sibling)
+    try disconnect(back)
+    try server.waitForEnd()
+    #expect(try files == [])
+    #expect(try server.refusal(as: identity(3, .resume)).type == .errUnknown)
+  }
+
+  @Test("is removed when nobody comes for it after the server's start, and no other file is")
+  func adoption() throws {
+    do {
+      let (server, _) = try keepingServer()
+      do { try write(7, server.enter(as: identity(1))) }
+      do { try write(8, server.enter(as: identity(1, token: 2))) }
+      try server.waitForEnd()
+      let (other, _) = try keepingServer("other")
+      do { try write(9, other.enter("other", as: identity(1))) }
+      try other.waitForEnd()
+    }
+    let names = try files.sorted()
+    #expect(names.count == 3)
+    // A stranger by the name of a layer, and files that have nothing to do with layers.
+    let mine = try #require(names.first { $0.hasPrefix("00000000000000000000000000000002-") })
+    try Data("hello".utf8).write(to: URL(fileURLWithPath: directory.path(mine)))
+    try directory.file("notes.layer")
+    try directory.file("image")
+
+    let (server, export) = try keepingServer()
+    #expect(server.attachments.adopt(export) == [ByteString(directory.path(mine))])
+    #expect(server.attachments.absentCount == 1)
+    server.attachments.expire(at: MonotonicTime.now.advanced(byMilliseconds: 601_000))
+    #expect(server.attachments.count == 0)
+    #expect(try files.count == 4)
+    #expect(try files.contains(mine))
+    let (other, _) = try keepingServer("other")
+    #expect(try read(other.enter("other", as: identity(2, .resume))) == 9)
+  }
+
+  @Test("is refused with a sentence when it is damaged or the image is not what it was")
+  func unusable() throws {
+    do {
+      let (server, _) = try keepingServer()
+      do { try write(7, server.enter(as: identity(1))) }
+      try server.waitForEnd()
+    }
+    let file = directory.path(try #require(try files.first))
+    let (changed, _) = try keepingServer(modifiedSeconds: 2)
+    for claim in [identity(2, .resume), identity(3)] {
+      let refusal = try changed.refusal(as: claim)
+      #expect(refusal.type == .errUnknown)
+      #expect(refusal.text.contains("cannot be used any more"))
+      #expect(!refusal.text.contains(directory.path))
+    }
+    try changed.waitForEnd()
+    let line = try #require(changed.failures.last)
+    #expect(line == "the layer \(file) does not belong here: the image has been written to since")
+
+    let handle = try FileHandle(forUpdating: URL(fileURLWithPath: file))
+    try handle.truncate(atOffset: 70_000)
+    try handle.close()
+    let (server, _) = try keepingServer()
+    #expect(try server.refusal(as: identity(2, .resume)).type == .errUnknown)
+    try server.waitForEnd()
+    #expect(server.failures.last?.contains("is damaged: its length") == true)
+    #expect(try files.count == 1, "what was not understood is not removed")
   }
 
   @Test("is not needed to come back to an export that has none")

@@ -4,6 +4,7 @@
 #define ROOTLINK_CLINUX_SERVER_H
 #include "clinux_socket.h"
 #include <stddef.h>
+#include <sys/file.h>
 #include <stdint.h>
 
 /* The address number `index` of a host name for a listener; 0, a negated errno, or 1 when there is
@@ -33,6 +34,10 @@ int clinux_bind_unix_private(int fd, const struct clinux_address *to);
 /* Raises the soft limit on open files to the hard one. */
 int clinux_raise_open_file_limit(void);
 
+/* Locks a file for whoever has it open; -EWOULDBLOCK when somebody else has. */
+static inline int clinux_lock_file(int fd) {
+  return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+}
 static inline int clinux_shutdown_reading(int fd) { return shutdown(fd, SHUT_RD) < 0 ? -errno : 0; }
 static inline int clinux_shutdown_writing(int fd) { return shutdown(fd, SHUT_WR) < 0 ? -errno : 0; }
 #endif
