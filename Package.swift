@@ -127,7 +127,9 @@ let testTargets: [Target] = [
     "NBDServerTests",
     ["NBDServer", "NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "WireFormat"]),
   tests("DocumentationTests", ["rootlink", "rootlinkd"]),
-  tests("InteropTests", ["rootlink", "rootlinkd"]),
+  tests(
+    "InteropTests",
+    ["rootlink", "rootlinkd", "NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   .testTarget(
     name: "BootTests", dependencies: ["TestSupport", "rootlinkd"], exclude: ["lab", "tiny"],

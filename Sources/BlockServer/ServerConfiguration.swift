@@ -9,6 +9,8 @@ public struct ServerConfiguration: Equatable, Sendable {
   public static let standardControlPath: ByteString = "/run/rootlinkd.sock"
   public static let connectionCountMaximumLimit = 100_000
   public static let handshakeSecondsLimit: UInt64 = 3600
+  public static let silenceSecondsRange: ClosedRange<UInt64> = 3...86_400
+  public static let drainSecondsLimit: UInt64 = 3600
   public static let absentSecondsLimit: UInt64 = 30 * 86_400
   public static let absentCountLimit = 100_000
 
@@ -22,6 +24,10 @@ public struct ServerConfiguration: Equatable, Sendable {
   public var connectionCountMaximum = 1024
   /// From the acceptance of a connection to the end of its negotiation.
   public var handshakeSeconds: UInt64 = 10
+  /// A client that a TCP connection has heard nothing from for so long is gone.
+  public var silenceSeconds: UInt64 = 120
+  /// How long sessions may take to end by themselves when the server stops.
+  public var drainSeconds: UInt64 = 10
   /// What is kept of clients that have lost their connections.
   public var attachments = Attachments.Limits()
 

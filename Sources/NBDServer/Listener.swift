@@ -45,11 +45,16 @@ public final class Listener: Sendable {
   let descriptor: FileDescriptor
   /// Removed at the end.
   private let path: ByteString?
+  private let silenceSeconds: CInt
 
-  private init(address: ByteString, descriptor: consuming FileDescriptor, path: ByteString?) {
+  private init(
+    address: ByteString, descriptor: consuming FileDescriptor, path: ByteString?,
+    silenceSeconds: CInt = 0
+  ) {
     self.address = address
     self.descriptor = descriptor
     self.path = path
+    self.silenceSeconds = silenceSeconds
   }
 
   deinit {
@@ -59,28 +64,33 @@ public final class Listener: Sendable {
   /// Ready for poll(2) when somebody connects.
   public var pollNumber: CInt { descriptor.rawValue }
 
-  /// One listener for each address that the host name has.
+  /// One listener for each address that the host name has. `silenceSeconds`, 1 to 86400: a TCP
+  /// client that was not heard from for so long is taken for dead.
   public static func listen(
-    on wanted: ListenAddress
+    on wanted: ListenAddress, silenceSeconds: UInt64 = 120
   ) throws(ListenError) -> [Listener] {
     switch wanted {
-    case .tcp(let host, let port): return try tcp(host: host, port: port)
+    case .tcp(let host, let port):
+      return try tcp(
+        host: host, port: port, silenceSeconds: CInt(min(max(silenceSeconds, 1), 86_400)))
     case .unix(let path): return [try unix(path, isPrivate: false)]
     case .rdma(let host, let port): throw .notSupported(host + ByteString(":\(port)"))
     }
   }
 
-  private static func tcp(host: ByteString, port: UInt16) throws(ListenError) -> [Listener] {
+  private static func tcp(
+    host: ByteString, port: UInt16, silenceSeconds: CInt
+  ) throws(ListenError) -> [Listener] {
     let isV6 = host.bytes.contains(UInt8(ascii: ":"))
     let shown = "tcp:" + (isV6 ? "[" + host + "]" : host) + ByteString(":\(port)")
     var listeners: [Listener] = []
     while let address = try resolve(host: host, port: port, index: listeners.count, shown: shown) {
       do {
-        listeners.append(try tcp(address, isWildcard: host == "::"))
+        listeners.append(try tcp(address, isWildcard: host == "::", silenceSeconds: silenceSeconds))
       } catch {
         // A kernel without IPv6 still serves the other family.
         if error.errno == 97 || error.errno == 99, host == "::" {
-          return try tcp(host: "0.0.0.0", port: port)
+          return try tcp(host: "0.0.0.0", port: port, silenceSeconds: silenceSeconds)
         }
         throw ListenError(error, shown)
       }
@@ -105,7 +115,7 @@ public final class Listener: Sendable {
   }
 
   private static func tcp(
-    _ address: SocketAddress, isWildcard: Bool
+    _ address: SocketAddress, isWildcard: Bool, silenceSeconds: CInt
   ) throws(SystemError) -> Listener {
     let number = try checked(clinux_socket(address.family, CInt(clinux_SOCK_STREAM), 0))
     let descriptor = FileDescriptor(owning: number)
@@ -120,7 +130,7 @@ public final class Listener: Sendable {
     try bindAndListen(number, address)
     return Listener(
       address: "tcp:" + (localAddress(of: number)?.text ?? address.text), descriptor: descriptor,
-      path: nil)
+      path: nil, silenceSeconds: silenceSeconds)
   }
 
   /// `isPrivate`: for this user alone. A socket that nobody listens on any more is replaced.
@@ -211,16 +221,27 @@ extension Listener {
     }
     let connection = FileDescriptor(owning: number)
     if path == nil {
-      // Failures are harmless: the connection is slower, or a dead client is noticed later.
-      _ = clinux_set_option(number, CInt(clinux_IPPROTO_TCP), CInt(clinux_TCP_NODELAY), 1)
-      _ = clinux_set_option(number, CInt(clinux_SOL_SOCKET), CInt(clinux_SO_KEEPALIVE), 1)
-      _ = clinux_set_option(number, CInt(clinux_IPPROTO_TCP), CInt(clinux_TCP_KEEPIDLE), 60)
-      _ = clinux_set_option(number, CInt(clinux_IPPROTO_TCP), CInt(clinux_TCP_KEEPINTVL), 10)
-      _ = clinux_set_option(number, CInt(clinux_IPPROTO_TCP), CInt(clinux_TCP_KEEPCNT), 6)
+      setTimes(number)
       return AcceptedConnection(
         descriptor: connection, client: "tcp:" + SocketAddress(raw: raw).text)
     }
     return AcceptedConnection(descriptor: connection, client: address)
+  }
+}
+
+extension Listener {
+  /// Has the kernel notice a dead client: one that is idle by probes, which begin when half of the
+  /// time has passed, and one that owes acknowledgements, or takes nothing, by their absence.
+  /// Failures are harmless: the connection is slower, or a dead client is noticed later.
+  private func setTimes(_ number: CInt) {
+    let tcp = CInt(clinux_IPPROTO_TCP)
+    _ = clinux_set_option(number, tcp, CInt(clinux_TCP_NODELAY), 1)
+    _ = clinux_set_option(number, CInt(clinux_SOL_SOCKET), CInt(clinux_SO_KEEPALIVE), 1)
+    _ = clinux_set_option(number, tcp, CInt(clinux_TCP_KEEPIDLE), max(silenceSeconds / 2, 1))
+    _ = clinux_set_option(number, tcp, CInt(clinux_TCP_KEEPINTVL), max(silenceSeconds / 12, 1))
+    _ = clinux_set_option(number, tcp, CInt(clinux_TCP_KEEPCNT), 6)
+    // In milliseconds. With it the number of probes does not count, only the time.
+    _ = clinux_set_option(number, tcp, CInt(clinux_TCP_USER_TIMEOUT), silenceSeconds * 1000)
   }
 }
 

@@ -7,6 +7,8 @@
 //   [limits]
 //   connections = 1024
 //   handshake_seconds = 10
+//   silence_seconds = 120
+//   drain_seconds = 10
 //   absent_seconds = 600
 //   absent_attachments = 1024
 //   [export.root]
@@ -25,7 +27,8 @@ import WireFormat
 
 let standardConfigurationPath = "/etc/rootlinkd.toml"
 private let limitKeys = [
-  "connections", "handshake_seconds", "absent_seconds", "absent_attachments",
+  "connections", "handshake_seconds", "silence_seconds", "drain_seconds", "absent_seconds",
+  "absent_attachments",
 ]
 private let exportKeys = ["path", "mode", "layers", "sync", "direct", "size", "description"]
 private let configurationByteCountMaximum = 4 << 20
@@ -84,27 +87,8 @@ func parseConfiguration(_ text: ByteString) throws -> ServerConfiguration {
   if let directory = try top.string("overlay_directory") {
     configuration.overlayDirectory = ByteString(directory)
   }
-  if let limits = try top.section("limits", known: limitKeys) {
-    if let count = try limits.integer(
-      "connections", in: 1...ServerConfiguration.connectionCountMaximumLimit)
-    {
-      configuration.connectionCountMaximum = count
-    }
-    if let seconds = try limits.integer(
-      "handshake_seconds", in: 1...Int(ServerConfiguration.handshakeSecondsLimit))
-    {
-      configuration.handshakeSeconds = UInt64(seconds)
-    }
-    if let seconds = try limits.integer(
-      "absent_seconds", in: 0...Int(ServerConfiguration.absentSecondsLimit))
-    {
-      configuration.attachments.absentSeconds = UInt64(seconds)
-    }
-    if let count = try limits.integer(
-      "absent_attachments", in: 0...ServerConfiguration.absentCountLimit)
-    {
-      configuration.attachments.absentCount = count
-    }
+  if let section = try top.section("limits", known: limitKeys) {
+    try readLimits(section, into: &configuration)
   }
   for (name, section) in try top.sections(
     "export", known: exportKeys)
@@ -112,6 +96,28 @@ func parseConfiguration(_ text: ByteString) throws -> ServerConfiguration {
     configuration.exports.append(try export(name, section))
   }
   return configuration
+}
+
+private func readLimits(_ limits: Section, into configuration: inout ServerConfiguration) throws {
+  typealias Limits = ServerConfiguration
+  if let count = try limits.integer("connections", in: 1...Limits.connectionCountMaximumLimit) {
+    configuration.connectionCountMaximum = count
+  }
+  if let seconds = try limits.seconds("handshake_seconds", in: 1...Limits.handshakeSecondsLimit) {
+    configuration.handshakeSeconds = seconds
+  }
+  if let seconds = try limits.seconds("silence_seconds", in: Limits.silenceSecondsRange) {
+    configuration.silenceSeconds = seconds
+  }
+  if let seconds = try limits.seconds("drain_seconds", in: 1...Limits.drainSecondsLimit) {
+    configuration.drainSeconds = seconds
+  }
+  if let seconds = try limits.seconds("absent_seconds", in: 0...Limits.absentSecondsLimit) {
+    configuration.attachments.absentSeconds = seconds
+  }
+  if let count = try limits.integer("absent_attachments", in: 0...Limits.absentCountLimit) {
+    configuration.attachments.absentCount = count
+  }
 }
 
 private func export(_ name: String, _ section: Section) throws -> ExportDefinition {
@@ -190,6 +196,10 @@ private struct Section {
       throw wrong(key, "a number from \(range.lowerBound) to \(range.upperBound)")
     }
     return integer
+  }
+
+  func seconds(_ key: String, in range: ClosedRange<UInt64>) throws -> UInt64? {
+    try integer(key, in: Int(range.lowerBound)...Int(range.upperBound)).map { UInt64($0) }
   }
 
   func section(_ key: String, known: [String]) throws -> Section? {

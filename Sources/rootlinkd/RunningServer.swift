@@ -12,14 +12,13 @@ import NBDServer
 import WireFormat
 
 struct RunningServer {
-  /// How long sessions may take to end by themselves.
-  private static let drainMilliseconds: UInt64 = 10_000
-
   private let logger: Logger
   private let table: ExportTable
   private let registry: SessionRegistry
   private let attachments: Attachments
   private let housekeepingMilliseconds: CInt
+  /// How long sessions may take to end by themselves.
+  private let drainMilliseconds: UInt64
   private let nbd: NBDServer
   private let signals: FileDescriptorBox
   private var listeners: [Listener]
@@ -59,6 +58,7 @@ struct RunningServer {
     attachments = Attachments(limits: configuration.attachments)
     // Often enough that nothing is kept much longer than it should be.
     housekeepingMilliseconds = CInt(min(max(configuration.attachments.absentSeconds, 1), 10)) * 1000
+    drainMilliseconds = configuration.drainSeconds * 1000
     var limits = NBDServerLimits()
     limits.handshakeMilliseconds = configuration.handshakeSeconds * 1000
     nbd = NBDServer(
@@ -71,7 +71,8 @@ struct RunningServer {
     listeners = []
     for address in addresses {
       do {
-        listeners += try Listener.listen(on: address)
+        listeners += try Listener.listen(
+          on: address, silenceSeconds: configuration.silenceSeconds)
       } catch {
         throw Failure.couldNot(error.report)
       }
@@ -119,6 +120,26 @@ struct RunningServer {
     for listener in listeners { logger.info("listening on \(listener.address.printable)") }
     while try acceptOnce() {}
     drain()
+    try flush()
+  }
+
+  /// What clients were told is written is durable when the server has ended well.
+  private func flush() throws {
+    var isDone = true
+    for export in table.exports {
+      do { try export.flush() } catch {
+        logger.error("export '\(export.name.printable)' cannot be flushed: \(error)")
+        isDone = false
+      }
+    }
+    for error in attachments.flush() {
+      logger.error("a layer cannot be flushed: \(error)")
+      isDone = false
+    }
+    guard isDone else {
+      throw Failure.couldNot(("not everything was made durable", "look at the disk"))
+    }
+    logger.info("stopped")
   }
 
   /// Waits for connections and signals, and takes what has come; false when the server is to end.
@@ -193,7 +214,7 @@ struct RunningServer {
   private mutating func drain() {
     listeners = []  // From here on nobody new can connect.
     nbd.stop()
-    let deadline = Deadline.milliseconds(Self.drainMilliseconds)
+    let deadline = Deadline.milliseconds(drainMilliseconds)
     var isNow = false
     while registry.connectionCount > 0 {
       if !isNow, deadline.hasPassed || nextSignal() != nil {
@@ -204,7 +225,6 @@ struct RunningServer {
       if isNow, deadline.time.advanced(byMilliseconds: 2000) < .now { break }
       pause(milliseconds: 5)
     }
-    logger.info("stopped")
   }
 }
 

@@ -134,6 +134,10 @@ struct ServerProgramTests {
     ("listen = \"tcp:[::]:1\"\n", "'listen' is not a list"),
     ("listen = [\"[::]:1\"]\n", "begins with no known kind"),
     ("[limits]\nconnections = 0\n", "'connections' in [limits] is not a number from 1"),
+    ("[limits]\nsilence_seconds = 2\n", "'silence_seconds' in [limits] is not a number from 3"),
+    ("[limits]\ndrain_seconds = 0\n", "'drain_seconds' in [limits] is not a number from 1"),
+    ("[limits]\nabsent_seconds = -1\n", "'absent_seconds' in [limits] is not a number from 0"),
+    ("[export.a]\npath = \"/a\"\nlayers = \"/b\"\n", "a directory for layers and is no overlay"),
     ("[limits]\nhandshake = 1\n", "unknown key 'handshake' in [limits]"),
   ]
 
@@ -162,9 +166,14 @@ struct ServerProgramTests {
         [limits]
         connections = 3
         handshake_seconds = 5
+        silence_seconds = 30
+        drain_seconds = 5
+        absent_seconds = 0
+        absent_attachments = 0
         [export.root]
         path = "\(image)"
         mode = "overlay"
+        layers = "\(directory.path)"
         description = "a small disk"
         [export."two words"]
         path = "\(image)"
