@@ -75,11 +75,11 @@ public final class Attachment: @unchecked Sendable {
   let export: Export
   let token: AttachmentToken
 
-  /// `isAbsent`: its layer is there, and a client may come for it.
-  init(_ export: Export, _ token: AttachmentToken, isAbsent: Bool = false) {
+  /// `absentSince`: its layer is there, and a client may come for it.
+  init(_ export: Export, _ token: AttachmentToken, absentSince: MonotonicTime? = nil) {
     self.export = export
     self.token = token
-    if isAbsent { absentSince = .now }
+    self.absentSince = absentSince
   }
 
   private func locked<Value, Failure: Error>(

@@ -30,7 +30,7 @@ public final class Attachments: Sendable {
     /// How long an attachment without connections is kept.
     public var absentSeconds: UInt64 = 600
     /// How many attachments without connections are kept.
-    public var absentCount = 1024
+    public var absentCount = 2048
 
     public init() {}
   }
@@ -84,15 +84,18 @@ public final class Attachments: Sendable {
   }
 
   /// Takes over the layers that an earlier server has left for its clients; from now on they are
-  /// absent. Gives files that have the name of a layer and are none.
-  public func adopt(_ export: Export) -> [ByteString] {
+  /// absent, the one that was written to first for the longest time. However many they are, all of
+  /// them stay until somebody else goes: their clients may be about to come back. Gives files that
+  /// have the name of a layer and are none.
+  public func adopt(_ export: Export, at now: MonotonicTime = .now) -> [ByteString] {
     let (tokens, foreign) = export.keptLayers()
     table.withLock { table in
-      for token in tokens {
-        table[Key(export: export.name, token: token)] = Attachment(export, token, isAbsent: true)
+      for (index, token) in tokens.enumerated() {
+        let time = MonotonicTime(nanoseconds: now.nanoseconds &+ UInt64(index))
+        table[Key(export: export.name, token: token)] = Attachment(
+          export, token, absentSince: time)
       }
     }
-    makeRoom()
     return foreign
   }
 
@@ -139,15 +142,6 @@ public final class Attachments: Sendable {
     guard absences.count > limits.absentCount else { return }
     let oldestKept = absences.sorted()[absences.count - limits.absentCount]
     end { absentSince, _ in absentSince < oldestKept }
-    // Those of one moment, as after a start, are as good as each other.
-    var surplus = absences.count - limits.absentCount - absences.count { $0 < oldestKept }
-    if surplus > 0 {
-      end { absentSince, _ in
-        guard absentSince == oldestKept, surplus > 0 else { return false }
-        surplus -= 1
-        return true
-      }
-    }
   }
 
   private func dropIfUnused(_ key: Key, _ attachment: Attachment) {

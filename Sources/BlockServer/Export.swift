@@ -149,24 +149,25 @@ extension Export {
     if let path = layerPath(of: token) { try? OverlayBackend.discardLayer(at: path) }
   }
 
-  /// Whose layers an earlier server has left; and files that have the name of one and are none.
+  /// Whose layers an earlier server has left, in the order of the last writes; and files that have the name of one and are none.
   func keptLayers() -> (tokens: [AttachmentToken], foreign: [ByteString]) {
     guard let layersDirectory,
       let names = try? listDirectory(layersDirectory, limit: Self.keptLayerCountMaximum)
     else { return ([], []) }
-    var tokens: [AttachmentToken] = []
+    var found: [(token: AttachmentToken, modifiedSeconds: Int64)] = []
     var foreign: [ByteString] = []
     for name in names where name.hasSuffix(Self.layerSuffix) {
       guard let token = AttachmentToken(hexadecimal: ByteString(name.bytes.prefix(32))),
         let path = layerPath(of: token), path.hasSuffix("/" + name)
       else { continue }
       if OverlayBackend.isLayer(path, of: identity(of: token)) {
-        tokens.append(token)
+        found.append((token, (try? fileStatus(path))?.modifiedSeconds ?? 0))
       } else {
         foreign.append(path)
       }
     }
-    return (tokens, foreign)
+    found.sort { $0.modifiedSeconds < $1.modifiedSeconds }
+    return (found.map(\.token), foreign)
   }
 
   /// Nil when this user cannot make layers; for the start of the server.

@@ -28,8 +28,18 @@ public struct ServerConfiguration: Equatable, Sendable {
   public var silenceSeconds: UInt64 = 120
   /// How long sessions may take to end by themselves when the server stops.
   public var drainSeconds: UInt64 = 10
-  /// What is kept of clients that have lost their connections.
-  public var attachments = Attachments.Limits()
+  /// How long a client that has lost its connections keeps its layer.
+  public var absentSeconds: UInt64 = 600
+  /// How many such clients there may be. Nil: twice as many as connections, so that a network that
+  /// fails for everybody costs nobody his layer.
+  public var absentCount: Int?
+
+  public var attachmentLimits: Attachments.Limits {
+    var limits = Attachments.Limits()
+    limits.absentSeconds = absentSeconds
+    limits.absentCount = absentCount ?? 2 * connectionCountMaximum
+    return limits
+  }
 
   public init() {}
 

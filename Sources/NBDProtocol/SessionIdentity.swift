@@ -27,7 +27,9 @@ public struct SessionFlags: OptionSet, Sendable {
   public static let resume = SessionFlags(rawValue: 1 << 0)
   /// A request's cookie is made as Linux makes it: its low 32 bits are a tag that one request uses
   /// at a time (a queue below 16 in its upper half, a number below 4096 in its lower half), its
-  /// high 32 bits a counter that grows each time this tag is sent again.
+  /// high 32 bits a counter that grows each time this tag is sent again. It grows over the whole
+  /// life of the attachment: a process that takes it up goes on where the last one was, for a
+  /// request with a smaller counter is forgotten without an answer.
   public static let linuxCookies = SessionFlags(rawValue: 1 << 1)
   /// With `linuxCookies`: the eight bytes of a cookie stand in little-endian order. Linux before
   /// 6.4 sends them in the order of its machine, later ones in network order.

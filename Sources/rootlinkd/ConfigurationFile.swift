@@ -10,7 +10,7 @@
 //   silence_seconds = 120
 //   drain_seconds = 10
 //   absent_seconds = 600
-//   absent_attachments = 1024
+//   absent_attachments = 2048
 //   [export.root]
 //   path = "/srv/debian.img"
 //   mode = "overlay"            # ro, rw, overlay
@@ -113,10 +113,10 @@ private func readLimits(_ limits: Section, into configuration: inout ServerConfi
     configuration.drainSeconds = seconds
   }
   if let seconds = try limits.seconds("absent_seconds", in: 0...Limits.absentSecondsLimit) {
-    configuration.attachments.absentSeconds = seconds
+    configuration.absentSeconds = seconds
   }
   if let count = try limits.integer("absent_attachments", in: 0...Limits.absentCountLimit) {
-    configuration.attachments.absentCount = count
+    configuration.absentCount = count
   }
 }
 

@@ -55,9 +55,9 @@ struct RunningServer {
     }
     table = ExportTable(exports)
     registry = SessionRegistry(connectionCountMaximum: configuration.connectionCountMaximum)
-    attachments = Attachments(limits: configuration.attachments)
+    attachments = Attachments(limits: configuration.attachmentLimits)
     // Often enough that nothing is kept much longer than it should be.
-    housekeepingMilliseconds = CInt(min(max(configuration.attachments.absentSeconds, 1), 10)) * 1000
+    housekeepingMilliseconds = CInt(min(max(configuration.absentSeconds, 1), 10)) * 1000
     drainMilliseconds = configuration.drainSeconds * 1000
     var limits = NBDServerLimits()
     limits.handshakeMilliseconds = configuration.handshakeSeconds * 1000

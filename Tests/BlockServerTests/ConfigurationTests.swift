@@ -127,6 +127,18 @@ struct ServerConfigurationTests {
     }
   }
 
+  @Test("keeps the layers of more clients than there may be connections, if not told otherwise")
+  func absentClients() {
+    var configuration = ServerConfiguration()
+    #expect(configuration.attachmentLimits.absentCount == 2048)
+    configuration.connectionCountMaximum = 5000
+    #expect(configuration.attachmentLimits.absentCount == 10_000)
+    configuration.absentCount = 7
+    configuration.absentSeconds = 8
+    #expect(configuration.attachmentLimits.absentCount == 7)
+    #expect(configuration.attachmentLimits.absentSeconds == 8)
+  }
+
   @Test("gives the default export: the one without a name, else the only one")
   func defaultExport() {
     let backend = MemoryBackend(byteCount: 512)

@@ -227,6 +227,36 @@ struct AttachmentLayerTests {
     #expect(try read(other.enter("other", as: identity(2, .resume))) == 9)
   }
 
+  @Test("is not given up at the start because there are many, and later the oldest goes first")
+  func manyKept() throws {
+    do {
+      let (server, _) = try keepingServer()
+      for token: UInt64 in 1...4 {
+        do { try write(UInt8(token), server.enter(as: identity(1, token: token))) }
+        try server.waitForEnd()
+      }
+    }
+    // The layer of 3 is the one that was written to first.
+    for name in try files {
+      let seconds = name.hasPrefix("00000000000000000000000000000003-") ? 1000.0 : 2000.0
+      try FileManager.default.setAttributes(
+        [.modificationDate: Date(timeIntervalSince1970: seconds)],
+        ofItemAtPath: directory.path(name))
+    }
+    var limits = Attachments.Limits()
+    limits.absentCount = 3
+    let attachments = Attachments(limits: limits)
+    let (_, export) = try keepingServer()
+    let server = try ServerUnderTest([export], attachments: attachments)
+    #expect(attachments.adopt(export).isEmpty)
+    #expect(attachments.absentCount == 4)
+    do { #expect(try read(server.enter(as: identity(2, .resume, token: 1))) == 1) }
+    try server.waitForEnd()
+    #expect(attachments.absentCount == 3)
+    #expect(try server.refusal(as: identity(3, .resume, token: 3)).type == .errUnknown)
+    #expect(try files.count == 3)
+  }
+
   @Test("is refused with a sentence when it is damaged or the image is not what it was")
   func unusable() throws {
     do {

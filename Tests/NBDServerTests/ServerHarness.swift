@@ -42,7 +42,10 @@ final class ServerUnderTest: Sendable {
   }
 
   convenience init(_ backend: any BlockBackend, access: AccessMode = .readWrite) throws {
-    try self.init([Export(name: "disk", access: access, base: backend)])
+    // On a busy machine a handshake takes its time.
+    var limits = NBDServerLimits()
+    limits.handshakeMilliseconds = 60_000
+    try self.init([Export(name: "disk", access: access, base: backend)], limits: limits)
   }
 
   /// A connection that has said nothing yet.

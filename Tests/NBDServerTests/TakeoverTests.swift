@@ -117,17 +117,19 @@ struct TakeoverTests {
 
   @Test("is told to come again when what the older one does takes longer than the handshake may")
   func busyPredecessor() throws {
-    var limits = NBDServerLimits()
-    limits.handshakeMilliseconds = 200
-    let server = try ServerUnderTest([Export(name: "disk", base: backend)], limits: limits)
     let old = try server.enter(as: identity(1))
     backend.switchTo(.held)
     try old.send(write(1, cookie: 1))
     try wait("the write") { backend.waitingCount == 1 }
-    let new = try server.ask(as: identity(2))
-    // The time for the answer has passed, too: the connection just ends.
-    _ = try new.receiveToEnd()
+    let claim = AttachmentClaim(
+      token: AttachmentToken(high: 0, low: 1), generation: 2, slot: 0, isResuming: true)
+    #expect(throws: AttachmentRefusal.predecessorBusy(slot: 0)) {
+      _ = try server.attachments.enter(
+        Export(name: "disk", base: backend), claim, until: .milliseconds(0), interrupt: {})
+    }
     backend.switchTo(.none)
+    // The older one is out all the same, and what it had begun is done.
+    _ = try old.receiveToEnd()
     try server.waitForEnd()
     let later = try server.enter(as: identity(3))
     #expect(try later.ask(Request(command: .flush, cookie: 1)) == .none)
