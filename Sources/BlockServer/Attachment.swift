@@ -231,16 +231,19 @@ extension Attachment {
 // What the table of attachments asks.
 extension Attachment {
   /// Ends it for good if no connection is left and `condition` holds for the time since then and
-  /// for whether the client said goodbye. What is in its layer is lost.
+  /// for whether the client said goodbye. What is in its layer is lost; the file goes when the
+  /// caller lets go of what comes back, which may take a while.
   func end(
     if isDue: (_ absentSince: MonotonicTime, _ hasSaidGoodbye: Bool) -> Bool
-  ) -> Bool {
+  ) -> (isOver: Bool, layer: OverlayBackend?) {
     locked {
-      guard !isOver, let absentSince, isDue(absentSince, hasSaidGoodbye) else { return false }
+      guard !isOver, let absentSince, isDue(absentSince, hasSaidGoodbye) else {
+        return (false, nil)
+      }
       isOver = true
       export.discardLayer(of: token)
-      layer = nil
-      return true
+      defer { layer = nil }
+      return (true, layer)
     }
   }
 

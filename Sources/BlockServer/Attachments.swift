@@ -129,12 +129,25 @@ public final class Attachments: Sendable {
     table.withLock { $0.values.reduce(0) { $0 + $1.waiters } }
   }
   public var count: Int { table.withLock { $0.count } }
+  /// Clients that have lost their connections, by export.
+  public func absentCount(of export: Export) -> Int {
+    table.withLock { $0.count { $0.key.export == export.name && $0.value.absence != nil } }
+  }
   public var absentCount: Int { table.withLock { $0.values.count { $0.absence != nil } } }
 
   private func end(if isDue: (MonotonicTime, Bool) -> Bool) {
-    table.withLock { table in
-      for (key, attachment) in table where attachment.end(if: isDue) { table[key] = nil }
+    let layers = table.withLock { table in
+      var layers: [OverlayBackend] = []
+      for (key, attachment) in table {
+        let (isOver, layer) = attachment.end(if: isDue)
+        guard isOver else { continue }
+        table[key] = nil
+        if let layer { layers.append(layer) }
+      }
+      return layers
     }
+    // Closed here: freeing a large file takes time, and clients come and go under the lock.
+    _ = consume layers
   }
 
   private func makeRoom() {

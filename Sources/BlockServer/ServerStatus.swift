@@ -24,6 +24,8 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     /// In bytes.
     public var size: UInt64
     public var sessionsSinceStart: UInt64
+    /// Attachments without connections, whose clients may come back.
+    public var absentAttachments: Int
     /// Of all sessions since the start, present ones included.
     public var counters: SessionCounters
     public var sessions: [Session]
@@ -45,6 +47,7 @@ public struct ServerStatus: Codable, Equatable, Sendable {
       lines.append(
         "export '\(export.name)' \(export.access) \(export.size) bytes from \(export.path): "
           + "\(export.sessions.count) sessions, \(export.sessionsSinceStart) since the start; "
+          + (export.absentAttachments > 0 ? "\(export.absentAttachments) absent; " : "")
           + export.counters.text)
       for session in export.sessions {
         lines.append(

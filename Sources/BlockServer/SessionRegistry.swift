@@ -82,7 +82,9 @@ public final class SessionRegistry: Sendable {
   }
 
   /// What `rootlinkd status` tells.
-  public func status(of table: ExportTable, listeners: [ByteString]) -> ServerStatus {
+  public func status(
+    of table: ExportTable, attachments: Attachments, listeners: [ByteString]
+  ) -> ServerStatus {
     state.withLock { state in
       let sessions = state.entries.sorted { $0.key < $1.key }
       let exports = table.exports.map { export in
@@ -99,7 +101,9 @@ public final class SessionRegistry: Sendable {
         return ServerStatus.ExportStatus(
           name: export.name.text, path: export.path.text, description: export.description.text,
           access: export.access.rawValue, size: export.geometry().byteCount,
-          sessionsSinceStart: totals.sessionCount, counters: totals.counters, sessions: shown)
+          sessionsSinceStart: totals.sessionCount,
+          absentAttachments: attachments.absentCount(of: export), counters: totals.counters,
+          sessions: shown)
       }
       return ServerStatus(
         listening: listeners.map(\.text), connections: state.entries.count,

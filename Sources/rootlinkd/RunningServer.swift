@@ -199,7 +199,8 @@ struct RunningServer {
 
   /// On a thread of its own: whoever asks may read slowly.
   private func answerStatus(_ descriptor: consuming FileDescriptor) {
-    let status = registry.status(of: table, listeners: listeners.map(\.address))
+    let status = registry.status(
+      of: table, attachments: attachments, listeners: listeners.map(\.address))
     let number = descriptor.release()
     let thread = Thread {
       let socket = StreamSocket(owning: FileDescriptor(owning: number))

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import TestSupport
 import Testing
 
 @testable import BlockServer
@@ -75,5 +76,41 @@ struct RequestFenceTests {
     }
     #expect(fence.admit(mark(0x0001_0000, 1)) == .notTags)
     #expect(fence.tagCount == RequestFence.tagCountMaximum)
+  }
+
+  /// A connection admits and finishes, or is lost in between; whatever the marks are, of one tag
+  /// one copy runs at a time, and never one that is older than one that ran.
+  @Test("keeps its promises for any marks in any order")
+  func randomMarks() {
+    var random = SeededGenerator(printingAs: "marks")
+    let fence = Fence()
+    var running: [UInt32: UInt32] = [:]
+    var newest: [UInt32: UInt32] = [:]
+    for _ in 0..<50_000 {
+      if let (tag, counter) = running.randomElement(using: &random),
+        Bool.random(using: &random)
+      {
+        running[tag] = nil
+        let isNewest = fence.finished(mark(tag, counter))
+        #expect(isNewest == (newest[tag] == counter))
+        continue
+      }
+      let wild = Int.random(in: 0..<50, using: &random) == 0
+      let tag = UInt32.random(in: 0...(wild ? .max : 8), using: &random)
+      let counter = UInt32.random(in: 0...(wild ? .max : 100), using: &random)
+      let isOlder = newest[tag].map { Int32(bitPattern: counter &- $0) < 0 } ?? false
+      switch fence.admit(mark(tag, counter)) {
+      case .proceed:
+        #expect(running[tag] == nil && !isOlder)
+        running[tag] = counter
+        newest[tag] = counter
+      case .wait:
+        #expect(running[tag] != nil && !isOlder)
+        newest[tag] = counter
+      case .superseded: #expect(isOlder)
+      case .notTags: #expect(newest[tag] == nil)
+      }
+    }
+    #expect(fence.tagCount <= RequestFence.tagCountMaximum)
   }
 }

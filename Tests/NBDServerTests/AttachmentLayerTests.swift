@@ -70,6 +70,10 @@ struct AttachmentLayerTests {
     }
     try server.waitForEnd()
     #expect(server.attachments.absentCount == 1)
+    let status = server.registry.status(
+      of: server.table, attachments: server.attachments, listeners: [])
+    #expect(status.exports.map(\.absentAttachments) == [1])
+    #expect(status.text.contains("1 since the start; 1 absent; 0 reads"))
     server.attachments.expire()
     let back = try server.enter(as: identity(2, .resume))
     #expect(try read(back) == 7)

@@ -16,6 +16,7 @@ final class ServerUnderTest: Sendable {
   let server: NBDServer
   let registry: SessionRegistry
   let attachments: Attachments
+  let table: ExportTable
   private let directory: TemporaryDirectory
   private let listener: Listener
   private let events: EventLog
@@ -34,8 +35,9 @@ final class ServerUnderTest: Sendable {
     let events = EventLog()
     self.events = events
     self.attachments = attachments
+    table = ExportTable(exports)
     server = NBDServer(
-      table: ExportTable(exports), registry: registry, attachments: attachments, limits: limits
+      table: table, registry: registry, attachments: attachments, limits: limits
     ) { event in
       events.list.withLock { $0.append(event) }
     }
