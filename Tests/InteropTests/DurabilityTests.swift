@@ -104,6 +104,48 @@ struct DurabilityTests {
     try finish(client, export)
   }
 
+  /// A connection that is neither used nor closed any more.
+  private final class Abandoned {
+    let connection: NBDConnection
+    init(_ connection: consuming NBDConnection) { self.connection = connection }
+  }
+
+  @Test(
+    "executes nothing that a client has left behind on older connections",
+    arguments: [KeptExport.all[0], KeptExport(testDescription: "overlay", options: ",overlay")])
+  func abandoned(export: KeptExport) throws {
+    let client = LoadClient(
+      blockCount: Self.blockCount, printingAs: "abandoned connections to \(export.testDescription)")
+    let server = try serve(export)
+    var abandoned: [Abandoned] = []
+    for _ in 0..<15 {
+      let connection = try client.connect(port: server.port)
+      try client.verify(on: connection, base: 1)
+      let limit = client.acknowledgementCount + Int.random(in: 1...30)
+      // Up to eight writes are on their way at this moment, and are repeated on the next.
+      try client.write(on: connection, waitsForAnswers: false) {
+        $0.acknowledgementCount >= limit
+      }
+      abandoned.append(Abandoned(connection))
+    }
+    let connection = try client.connect(port: server.port)
+    try client.write(on: connection) { _ in true }
+    #expect(client.unansweredCount == 0)
+    let deadline = Deadline.milliseconds(30_000)
+    let ending = "a newer connection of this client took its place"
+    while server.process.standardError.components(separatedBy: ending).count <= abandoned.count {
+      try #require(!deadline.hasPassed, "the abandoned sessions did not end")
+      pause(milliseconds: 10)
+    }
+    try client.verify(on: connection, base: 1)
+    try client.disconnect(connection)
+    #expect(client.errors.isEmpty)
+    if !export.isOverlay {
+      #expect(try server.process.terminate() == 0)
+      try client.verify(image: contents(image), base: 1)
+    }
+  }
+
   @Test("accepts nobody while it stops, and does not wait for ever for a client that never reads")
   func neverReading() throws {
     let server = try serve(KeptExport.all[0], drainSeconds: 1)

@@ -65,9 +65,10 @@ final class LoadClient {
   }
 
   /// Repeats what was not answered, then writes until the server hangs up or `isEnough` says so
-  /// after an acknowledgement; then waits for the answers.
+  /// after an acknowledgement; then waits for the answers, or leaves them where they are.
   func write(
-    on connection: borrowing NBDConnection, until isEnough: (LoadClient) -> Bool
+    on connection: borrowing NBDConnection, waitsForAnswers: Bool = true,
+    until isEnough: (LoadClient) -> Bool
   ) throws {
     #expect(connection.export.isSessionAccepted)
     do {
@@ -79,6 +80,7 @@ final class LoadClient {
         while !isOver, inFlight.count < Self.depth { try sendNext(on: connection.socket) }
         guard try receiveReply(from: connection.socket) else { return }
         isOver = isOver || isEnough(self)
+        if isOver, !waitsForAnswers { return }
       }
     } catch let error as SystemError {
       // What was answered before the connection broke is answered.
