@@ -107,7 +107,8 @@ struct ConnectionTests {
       let first = try server.enter()
       let second = try server.connect()
       #expect(try second.receiveToEnd().isEmpty)
-      #expect(server.reported.last == .refused(client: "test", connectionCountMaximum: 1))
+      // The first one may tell of itself later: it is answered before it is reported.
+      #expect(server.reported.contains(.refused(client: "test", connectionCountMaximum: 1)))
       #expect(try first.ask(Request(command: .flush, cookie: 1)) == .none)
     }
     try server.waitForEnd()
