@@ -185,9 +185,11 @@ extension Attachment {
     locked {
       hasSaidGoodbye = false
       while !connection.isFenced {
+        connection.admitted = nil
         if let mark, isFenceUsed {
           switch fence.admit(mark) {
-          case .proceed: break
+          case .proceed: connection.admitted = mark
+          case .unordered: break
           case .superseded: return .superseded
           case .notTags: isFenceUsed = false
           case .wait:
@@ -206,11 +208,11 @@ extension Attachment {
   }
 
   /// False when a newer copy of the request will be answered instead.
-  fileprivate func end(_ connection: AttachmentConnection, _ mark: RequestMark?) -> Bool {
+  fileprivate func end(_ connection: AttachmentConnection) -> Bool {
     locked {
       connection.isExecuting = false
       var isNewest = true
-      if let mark, isFenceUsed { isNewest = fence.finished(mark) }
+      if let mark = connection.admitted, isFenceUsed { isNewest = fence.finished(mark) }
       if waitingCount > 0 { condition.broadcast() }
       return isNewest
     }
@@ -273,6 +275,8 @@ public final class AttachmentConnection: @unchecked Sendable {
   fileprivate let interrupt: @Sendable () -> Void
   fileprivate var isFenced = false
   fileprivate var isExecuting = false
+  /// What is being executed, where the fence knows it.
+  fileprivate var admitted: RequestMark?
 
   fileprivate init(
     of attachment: Attachment, slot: UInt16, layer: OverlayBackend?,
@@ -288,7 +292,8 @@ public final class AttachmentConnection: @unchecked Sendable {
     attachment.begin(self, mark, mayWait: mayWait)
   }
 
-  public func end(_ mark: RequestMark?) -> Bool { attachment.end(self, mark) }
+  /// After each `begin` that said `execute`.
+  public func end() -> Bool { attachment.end(self) }
 
   /// A newer connection has taken its slot.
   public var isReplaced: Bool { attachment.isReplaced(self) }

@@ -17,6 +17,11 @@ public struct RequestMark: Equatable, Sendable {
     self.tag = tag
     self.counter = counter
   }
+
+  /// The mark in the same eight bytes read in the other order.
+  var swapped: RequestMark {
+    RequestMark(tag: counter.byteSwapped, counter: tag.byteSwapped)
+  }
 }
 
 struct RequestFence {
@@ -34,6 +39,8 @@ struct RequestFence {
     case wait
     /// A newer copy has been seen: forget this one.
     case superseded
+    /// Execute it, and call nothing: it cannot be told yet in which order its bytes are.
+    case unordered
     /// This is not how Linux numbers its requests: nothing can be told about them.
     case notTags
   }
@@ -43,13 +50,27 @@ struct RequestFence {
     var isExecuting: Bool
   }
   private var entries: [UInt32: Entry] = [:]
+  /// Whether the client's kernel puts the bytes in the other order; nil until a mark that is one in
+  /// one order only has told. A counter is hardly ever a tag when it is read backwards.
+  private var isSwapped: Bool?
+
+  private static func isTag(_ value: UInt32) -> Bool {
+    value >> 16 < queueCountMaximum && value & 0xffff < queueDepthMaximum
+  }
 
   /// Asked before each part of a request that changes or reads anything.
-  mutating func admit(_ mark: RequestMark) -> Verdict {
+  mutating func admit(_ sent: RequestMark) -> Verdict {
+    if isSwapped == nil {
+      switch (Self.isTag(sent.tag), Self.isTag(sent.swapped.tag)) {
+      case (true, false): isSwapped = false
+      case (false, true): isSwapped = true
+      case (true, true): return .unordered
+      case (false, false): return .notTags
+      }
+    }
+    let mark = isSwapped == true ? sent.swapped : sent
     guard var entry = entries[mark.tag] else {
-      guard mark.tag >> 16 < Self.queueCountMaximum, mark.tag & 0xffff < Self.queueDepthMaximum,
-        entries.count < Self.tagCountMaximum
-      else { return .notTags }
+      guard Self.isTag(mark.tag), entries.count < Self.tagCountMaximum else { return .notTags }
       entries[mark.tag] = Entry(newest: mark.counter, isExecuting: true)
       return .proceed
     }
@@ -63,7 +84,8 @@ struct RequestFence {
   }
 
   /// False when a newer copy has come meanwhile, which will be answered instead.
-  mutating func finished(_ mark: RequestMark) -> Bool {
+  mutating func finished(_ sent: RequestMark) -> Bool {
+    let mark = isSwapped == true ? sent.swapped : sent
     guard let entry = entries[mark.tag] else { return true }
     entries[mark.tag]?.isExecuting = false
     return entry.newest == mark.counter

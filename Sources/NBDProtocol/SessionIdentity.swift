@@ -32,7 +32,8 @@ public struct SessionFlags: OptionSet, Sendable {
   /// request with a smaller counter is forgotten without an answer.
   public static let linuxCookies = SessionFlags(rawValue: 1 << 1)
   /// With `linuxCookies`: the eight bytes of a cookie stand in little-endian order. Linux before
-  /// 6.4 sends them in the order of its machine, later ones in network order.
+  /// 6.4 sends them in the order of its machine, later ones in network order. A hint: rootlinkd
+  /// finds out by itself, too.
   public static let littleEndianCookies = SessionFlags(rawValue: 1 << 2)
 
   static let known: SessionFlags = [.resume, .linuxCookies, .littleEndianCookies]

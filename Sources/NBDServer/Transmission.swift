@@ -145,7 +145,7 @@ extension Transmission {
     case .writeZeroes: error = writeZeroes(request)
     default: error = .einval
     }
-    guard end(request) else { return }
+    guard end() else { return }
     try reply(error, to: request)
   }
 
@@ -167,10 +167,7 @@ extension Transmission {
   }
 
   /// False when the answer is not wanted any more.
-  private func end(_ request: Request) -> Bool {
-    guard let attached else { return true }
-    return attached.connection.end(RequestMark(request.cookie, attached.identity.flags))
-  }
+  private func end() -> Bool { attached?.connection.end() ?? true }
 
   /// EINVAL for a flag that is unknown, or not valid with this command on this export.
   private func invalidFlags(of request: Request) -> ErrorNumber {
@@ -202,7 +199,7 @@ extension Transmission {
     } catch let failure {
       error = ErrorNumber(failure)
     }
-    guard end(request) else { return }
+    guard end() else { return }
     guard error == .none else { return try reply(error, to: request) }
     try reply(.none, to: request)
     outputEnd += count
@@ -241,7 +238,7 @@ extension Transmission {
       } catch let failure {
         error = ErrorNumber(failure)
       }
-      isWanted = end(request)
+      isWanted = end()
     }
     guard isWanted else { return }
     if error == .none {

@@ -64,6 +64,22 @@ struct RequestFenceTests {
     #expect(fence.admit(mark(1, .max)) == .superseded)
   }
 
+  @Test("reads marks in the order in which they are ones, as the first clear one tells")
+  func byteOrder() {
+    let fence = Fence()
+    // Queue 2, number 5, in the order of a little-endian machine.
+    func backwards(_ counter: UInt32) -> RequestMark { mark(0x0002_0005, counter).swapped }
+    #expect(backwards(1) == mark(0x0100_0000, 0x0500_0200))
+    // This counter, read backwards, is a tag as well: 0x000a0b00.
+    #expect(fence.admit(backwards(0x000b_0a00)) == .unordered)
+    #expect(fence.admit(backwards(0x000b_0a01)) == .proceed)
+    #expect(fence.admit(backwards(0x000b_0a02)) == .wait)
+    #expect(!fence.finished(backwards(0x000b_0a01)))
+    #expect(fence.admit(backwards(0x000b_0a00)) == .superseded)
+    #expect(fence.admit(backwards(0x000b_0a02)) == .proceed)
+    #expect(fence.tagCount == 1)
+  }
+
   @Test("knows tags of Linux and no others, and a limited number of them")
   func limits() {
     let fence = Fence()
@@ -108,6 +124,7 @@ struct RequestFenceTests {
         #expect(running[tag] != nil && !isOlder)
         newest[tag] = counter
       case .superseded: #expect(isOlder)
+      case .unordered: #expect(newest.isEmpty)
       case .notTags: #expect(newest[tag] == nil)
       }
     }

@@ -237,9 +237,10 @@ struct RepeatedRequestTests {
     #expect(memory.bytes[0] == 3)
   }
 
-  @Test("is recognized in cookies of either byte order")
-  func byteOrder() throws {
-    let flags: SessionFlags = [.linuxCookies, .littleEndianCookies]
+  @Test(
+    "is recognized in cookies of either byte order, said or not",
+    arguments: [.linuxCookies, [.linuxCookies, .littleEndianCookies]] as [SessionFlags])
+  func byteOrder(flags: SessionFlags) throws {
     let old = try server.enter(as: identity(1, slot: 0, flags))
     let sibling = try server.enter(as: identity(1, slot: 1, flags))
     func swapped(_ tag: UInt32, _ counter: UInt32) -> UInt64 {
