@@ -85,7 +85,10 @@ let client: [Target] = [
   bothWays("NBDClient", ["NBDProtocol", "DNSProtocol", "LinuxSystem", "CLinux", "WireFormat"]),
   bothWays(
     "BootExecution",
-    ["BootPlanning", "NBDClient", "NBDDriver", "NBDProtocol", "LinuxSystem", "WireFormat"]),
+    [
+      "BootPlanning", "NBDClient", "NBDDriver", "NBDProtocol", "NetlinkProtocol", "LinuxSystem",
+      "CLinux", "WireFormat",
+    ]),
   .executableTarget(
     name: "rootlink",
     dependencies: ["BootExecution", "BootPlanning", "LinuxSystem", "WireFormat"],
@@ -116,7 +119,9 @@ let testTargets: [Target] = [
     swiftSettings: strict + optimized),
   tests("WireFormatTests", ["WireFormat"]),
   tests("BootPlanningTests", ["BootPlanning", "WireFormat"]),
-  tests("BootExecutionTests", ["BootExecution", "BootPlanning", "WireFormat"]),
+  tests(
+    "BootExecutionTests",
+    ["BootExecution", "BootPlanning", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("NetlinkProtocolTests", ["NetlinkProtocol", "WireFormat"]),
   tests("NBDDriverTests", ["NBDDriver", "WireFormat"]),
   tests("UblkDriverTests", ["UblkDriver", "WireFormat"]),

@@ -22,6 +22,8 @@ public struct AttachOptions: Sendable {
   public var timeoutSeconds: UInt32?
   public var attemptsOnce = false
   public var interface = InterfaceChoice.automatic
+  /// Whether a process stays with each device and reconnects.
+  public var isKept = true
   /// In place of /proc/cmdline.
   public var commandLine: ByteString?
 
@@ -155,7 +157,8 @@ public struct AttachCommand {
         log.write(.notice, "\(present.node.printable) is attached already")
         continue
       }
-      let attempt = TargetAttempt(target: target, interface: options.interface, deadline: deadline)
+      let attempt = TargetAttempt(
+        target: target, interface: options.interface, isKept: options.isKept, deadline: deadline)
       do {
         let done = try attempt.run(&book) {
           failures.add($0.report.reason, advice: $0.report.advice)
@@ -163,6 +166,11 @@ public struct AttachCommand {
         attached[index] = done
         failures.flush()
         log.write(.notice, done.line(leaseMilliseconds: leaseMilliseconds))
+        if let error = done.keeperError {
+          log.write(
+            .warning, "nobody reconnects \(done.device.node.printable): \(error.reason)",
+            next: "a lost server means I/O errors")
+        }
       } catch {
         failures.add(error.report.reason, advice: error.report.advice)
         outcome = error.mayPass ? .unfinished : .hopeless

@@ -12,6 +12,8 @@ public enum AttemptError: Error, Equatable, Sendable {
   case connection(ConnectionError)
   /// A further connection shows another size or other flags than the first.
   case connectionsDiffer(address: ByteString)
+  /// The export was entered and its first blocks cannot be read.
+  case unreadable(address: ByteString, SystemError)
   case driver(AttachError)
   case firstRead(device: ByteString, SystemError)
   case tlsMissing(server: ByteString)
@@ -32,6 +34,11 @@ public enum AttemptError: Error, Equatable, Sendable {
       (
         "\(address.printable) shows another size or other flags on a second connection",
         "use one connection, or check that the server has one image under this name"
+      )
+    case .unreadable(let address, let error):
+      (
+        "the export of \(address.printable) cannot be read: \(error.text)",
+        "look at the server's log and at its disk"
       )
     case .driver(let error): error.report
     case .firstRead(let device, let error):
@@ -58,7 +65,9 @@ public enum AttemptError: Error, Equatable, Sendable {
     case .connection(let error): error.mayPass
     case .driver(.geometry): true
     case .unresolved(.notAName), .driver, .tlsMissing, .protocolMissing: false
-    case .unresolved, .unknownInterface, .unusableAddress, .connectionsDiffer, .firstRead: true
+    case .unresolved, .unknownInterface, .unusableAddress, .connectionsDiffer, .unreadable,
+      .firstRead:
+      true
     }
   }
 }

@@ -3,6 +3,7 @@
 // export that the kernel takes.
 
 import BootPlanning
+import CLinux
 import LinuxSystem
 import NBDClient
 import NBDDriver
@@ -22,6 +23,8 @@ struct AttachedTarget {
   var attachMilliseconds: UInt64
   var firstReadMilliseconds: UInt64
   var partitions: [ByteString]
+  /// Why nobody will reconnect; nil when somebody does, or was not asked to.
+  var keeperError: KeeperError?
 }
 
 /// Source: `connections` of nbd-client(8) has no limit, nbd.c has 256; a disk gains nothing from
@@ -31,6 +34,8 @@ let connectionCountMaximum: UInt32 = 16
 struct TargetAttempt {
   let target: AttachmentTarget
   let interface: InterfaceChoice
+  /// Whether a process is to stay and reconnect.
+  let isKept: Bool
   /// When the whole of it must be over.
   let deadline: Deadline
 
@@ -71,33 +76,57 @@ struct TargetAttempt {
   private func attach(
     _ address: SocketAddress, from source: SocketAddress?
   ) throws(AttemptError) -> AttachedTarget {
-    let first = try connect(address, from: source, names: target.exports)
-    let wanted = Int(min(max(target.connectionCount, 1), connectionCountMaximum))
+    let token = SessionToken(high: clinux_random(), low: clinux_random())
+    let first = try connect(address, from: source, names: target.exports, token, slot: 0)
+    let wanted = min(max(target.connectionCount, 1), connectionCountMaximum)
     let count = first.export.flags.contains(.canMultiConn) ? wanted : 1
     var sockets = [first.socket.descriptor.rawValue]
     var others: [CInt] = []
     defer { for number in others { _ = FileDescriptor(owning: number) } }
-    while sockets.count < count {
-      let next = try connect(address, from: source, names: [first.export.name])
+    while sockets.count < Int(count) {
+      let next = try connect(
+        address, from: source, names: [first.export.name], token, slot: UInt16(sockets.count))
       guard next.export == first.export else { throw .connectionsDiffer(address: address.text) }
       let number = next.releaseSocket()
       others.append(number)
       sockets.append(number)
     }
-    return try hand(sockets, of: first)
+    let identity: ContentIdentity
+    do {
+      identity = try readIdentity(of: first, until: deadline.earlier(of: .milliseconds(10_000)))
+    } catch { throw .unreadable(address: address.text, error) }
+    let plan = KeeperPlan(
+      deviceIndex: 0, backendIdentifier: "", export: first.export.name,
+      paths: [KeeperPath(address: address, source: source, site: 0)], connectionCount: count,
+      byteCount: first.export.byteCount, flags: first.export.flags, blockByteCount: 512,
+      payloadByteCount: 0, token: token, identity: identity,
+      requestTimeoutSeconds: UInt64(target.requestTimeoutSeconds ?? 0),
+      deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0))
+    return try hand(sockets, of: first, plan)
   }
 
   private func connect(
-    _ address: SocketAddress, from source: SocketAddress?, names: [ByteString]
+    _ address: SocketAddress, from source: SocketAddress?, names: [ByteString],
+    _ token: SessionToken, slot: UInt16
   ) throws(AttemptError) -> NBDConnection {
+    let identity = SessionIdentity(
+      token: token, generation: clinux_boottime_nanoseconds(), slot: slot)
+    let connection: NBDConnection
     do {
-      return try NBDConnection.open(to: address, from: source, names: names, until: deadline)
+      connection = try NBDConnection.open(
+        to: address, from: source, names: names, identity: identity, until: deadline)
     } catch { throw .connection(error) }
+    if !address.isUnix {
+      do { try Reconnection.setOptions(connection.socket.descriptor.rawValue) } catch {
+        throw .connection(.lost(address: address.text, error))
+      }
+    }
+    return connection
   }
 
   /// Gives the sockets to the kernel and looks at the device for the first time.
   private func hand(
-    _ sockets: [CInt], of first: borrowing NBDConnection
+    _ sockets: [CInt], of first: borrowing NBDConnection, _ plan: KeeperPlan
   ) throws(AttemptError) -> AttachedTarget {
     let export = first.export
     var flags = export.flags
@@ -113,8 +142,11 @@ struct TargetAttempt {
         sizeByteCount: export.byteCount, minimumBlockByteCount: minimum,
         maximumPayloadByteCount: sizes?.maximumPayload ?? BlockSizes.unnegotiatedMaximumPayload),
       transmissionFlags: flags.rawValue,
-      timeoutSeconds: UInt64(target.requestTimeoutSeconds ?? 0),
-      deadTimeoutSeconds: UInt64(target.deadTimeSeconds ?? 0),
+      timeoutSeconds: isKept
+        ? KeeperPlan.kernelTimeoutSeconds(
+          plan.requestTimeoutSeconds, connectionCount: plan.connectionCount)
+        : plan.requestTimeoutSeconds,
+      deadTimeoutSeconds: isKept ? plan.kernelDeadTimeSeconds : plan.deadTimeSeconds,
       backendIdentifier: backendIdentifier(server: server, export: export.name),
       interface: interface)
     let start = MonotonicTime.now
@@ -122,6 +154,16 @@ struct TargetAttempt {
     do { attachment = try NBDDevice.attach(request) } catch { throw .driver(error) }
     let attachMilliseconds = MonotonicTime.now.milliseconds(since: start)
     let device = attachment.device
+    var keeperError: KeeperError?
+    if isKept {
+      var plan = plan
+      plan.deviceIndex = device.index
+      plan.backendIdentifier = request.backendIdentifier
+      plan.flags = flags
+      plan.blockByteCount = attachment.geometry.blockByteCount
+      plan.payloadByteCount = device.requestByteCountMaximum
+      keeperError = keep(plan, sockets, attachment.interface)
+    }
     let look: FirstLook
     do {
       look = try device.takeFirstLook()
@@ -140,6 +182,64 @@ struct TargetAttempt {
       local: first.address.isUnix ? nil : first.socket.localAddress, connectionCount: sockets.count,
       connectMilliseconds: first.connectMilliseconds,
       negotiateMilliseconds: first.negotiateMilliseconds, attachMilliseconds: attachMilliseconds,
-      firstReadMilliseconds: look.readMilliseconds, partitions: look.partitions)
+      firstReadMilliseconds: look.readMilliseconds, partitions: look.partitions,
+      keeperError: keeperError)
   }
+
+  private func keep(
+    _ plan: KeeperPlan, _ sockets: [CInt], _ interface: DriverInterface
+  ) -> KeeperError? {
+    guard interface == .netlink else { return .noNetlink }
+    try? plan.write()  // For a keeper that takes over; this one does not need it.
+    var connections: [(descriptor: CInt, path: Int)] = []
+    for number in sockets { connections.append((number, 0)) }
+    do throws(KeeperError) {
+      try KeeperProcess.start(plan, connections: connections)
+      if plan.connectionCount == 1, plan.requestTimeoutSeconds == 0 {
+        // Now, never later: Linux 6.12 waits here until no request is in flight. Without it
+        // requests are repeated 30 s after a loss.
+        try? NBDDevice(index: plan.deviceIndex).setRequestTimer(
+          milliseconds: KeeperTimes.requestLookMilliseconds)
+      }
+      return nil
+    } catch {
+      // Nobody would end the waiting of requests.
+      NBDDevice(index: plan.deviceIndex).setDeadTime(
+        seconds: plan.deadTimeSeconds, backendIdentifier: plan.backendIdentifier)
+      return error
+    }
+  }
+}
+
+/// Reads what identifies the content, over a connection that nobody else uses yet.
+func readIdentity(
+  of connection: borrowing NBDConnection, until deadline: Deadline
+) throws(SystemError) -> ContentIdentity {
+  let minimum = connection.export.blockSizes?.minimum ?? 1
+  var reader = IdentityReader(
+    exportByteCount: connection.export.byteCount, minimumBlockByteCount: minimum)
+  var cookie: UInt64 = 0
+  while let region = reader.region {
+    cookie += 1
+    let request = Request(
+      flags: [], command: .read, cookie: cookie, offset: region.offset,
+      length: UInt32(region.byteCount))
+    try connection.socket.send(request.encoded, until: deadline)
+    var bytes: [UInt8] = []
+    let needed = SimpleReply.byteCount + region.byteCount
+    while bytes.count < needed {
+      let before = bytes.count
+      try connection.socket.receive(into: &bytes, maximum: needed - before, until: deadline)
+      guard bytes.count > before else { throw .connectionReset }
+      guard bytes.count >= SimpleReply.byteCount else { continue }
+      let reply: SimpleReply
+      do {
+        reply = try SimpleReply(decoding: bytes.span.extracting(first: SimpleReply.byteCount))
+      } catch { throw .connectionReset }
+      guard reply.cookie == cookie else { throw .connectionReset }
+      guard reply.error.rawValue == 0 else { throw .inputOutput }
+    }
+    reader.examine(bytes.span.extracting(SimpleReply.byteCount..<needed))
+  }
+  return reader.identity
 }

@@ -81,3 +81,31 @@ public func interfaceIndex(named name: ByteString) -> UInt32? {
   guard let index, index > 0 else { return nil }
   return UInt32(truncatingIfNeeded: index)
 }
+
+extension SocketAddress {
+  /// What connect(2) takes, for a file that another process of this machine reads.
+  public var bytes: [UInt8] {
+    var copy = raw
+    let count = min(Int(copy.byte_count), MemoryLayout.size(ofValue: copy.storage))
+    return unsafe withUnsafeBytes(of: &copy.storage) { storage in
+      // SAFETY: the copy's own bytes, no more than it has.
+      unsafe Array(storage.prefix(count))
+    }
+  }
+
+  /// Nil for more bytes than an address has, or for a family that is not used here.
+  public init?(bytes: [UInt8]) {
+    var raw = clinux_address()
+    guard bytes.count >= 2, bytes.count <= MemoryLayout.size(ofValue: raw.storage) else {
+      return nil
+    }
+    unsafe withUnsafeMutableBytes(of: &raw.storage) { storage in
+      // SAFETY: the array is no longer than the storage.
+      unsafe storage.copyBytes(from: bytes)
+    }
+    raw.byte_count = UInt32(bytes.count)
+    self.raw = raw
+    guard [CInt(clinux_AF_INET), CInt(clinux_AF_INET6), CInt(clinux_AF_UNIX)].contains(family)
+    else { return nil }
+  }
+}

@@ -8,6 +8,7 @@ public struct SystemError: Error, Equatable, Sendable {
 
   public static let interrupted = SystemError(errno: 4)
   public static let noSuchFile = SystemError(errno: 2)
+  public static let inputOutput = SystemError(errno: 5)
   public static let tryAgain = SystemError(errno: 11)
   public static let noMemory = SystemError(errno: 12)
   public static let permissionDenied = SystemError(errno: 13)

@@ -96,7 +96,7 @@ extension NBDDevice {
 
 extension ByteString {
   /// Undoes `printable`; nil when a `\` begins anything but `\xNN`.
-  var unescapingHexadecimal: ByteString? {
+  public var unescapingHexadecimal: ByteString? {
     var result: [UInt8] = []
     var position = 0
     func digit(_ byte: UInt8) -> UInt8? {

@@ -104,3 +104,26 @@ extension NBDDevice {
     }
   }
 }
+
+extension NBDDevice {
+  /// The largest READ or WRITE that the kernel sends, in bytes.
+  public var requestByteCountMaximum: UInt64 {
+    (attribute("queue/max_sectors_kb")?.decimal(maximum: 1 << 22) ?? 0) * 1024
+  }
+
+  /// How often the kernel looks at a request that is not answered. Waits for all that are in flight.
+  public func setRequestTimer(milliseconds: UInt64) throws(SystemError) {
+    try writeExistingFile(directory + "/queue/io_timeout", ByteString("\(milliseconds)"))
+  }
+
+  /// How long requests wait from here on when no connection is left; 0: they fail at once. Says
+  /// nothing when it cannot be done: the caller has no other way either.
+  public func setDeadTime(seconds: UInt64, backendIdentifier: ByteString) {
+    guard let opened = try? NBDFamilySocket.open(until: .milliseconds(Self.netlinkMilliseconds))
+    else { return }
+    var family = opened
+    let message = NBDReconfigureMessage(
+      index: index, deadTimeoutSeconds: seconds, sockets: [], backendIdentifier: backendIdentifier)
+    _ = try? family.request(message.payload, until: .milliseconds(Self.netlinkMilliseconds))
+  }
+}

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import LinuxSystem
 public import WireFormat
 
 /// Everything that can be known of one device, read once.
@@ -14,6 +15,9 @@ public struct DeviceStatus: Equatable, Sendable {
   public var users: [DeviceUser]
   /// When the attachment is one of ours.
   public var record: AttachmentRecord?
+  public var keeper: DeviceKeeper?
+  /// It was attached to be kept.
+  public var isMeantToBeKept: Bool
 
   public var isAttached: Bool { owner != nil }
 
@@ -29,6 +33,8 @@ public struct DeviceStatus: Equatable, Sendable {
     // Who has it merely open is a walk through /proc, and matters to an attached device only.
     users = owner == nil ? device.stackedUsers : device.users
     record = device.record
+    keeper = owner == nil ? nil : DeviceKeeper.ask(device, .state)
+    isMeantToBeKept = record != nil && fileExists(device.keeperFilePath)
   }
 }
 
@@ -48,6 +54,14 @@ extension DeviceStatus {
       text += record.connectionCount == 1 ? "\n" : ", \(record.connectionCount) connections\n"
     }
     text += "  \(owner.text)\n"
+    if let keeper {
+      text += "  kept by process \(keeper.process)\n"
+      for one in keeper.connections {
+        text += "    connection \(one.slot): \(one.state.printable), \(one.address.printable)\n"
+      }
+    } else if isMeantToBeKept {
+      text += "  nobody keeps it: rootlink attach --keep \(node.printable)\n"
+    }
     if !partitions.isEmpty {
       text += "  partitions:"
       for partition in partitions { text += " " + partition.printable }
@@ -85,6 +99,8 @@ extension DeviceStatus {
     json.member("server", record?.server)
     json.member("export", record?.export)
     json.member("connections", record?.connectionCount)
+    json.key("keeper")
+    if let keeper { keeper.write(to: &json) } else { json.null() }
     json.key("attachedAt")
     if let seconds = record?.attachedSeconds, seconds != 0 {
       json.number(seconds)
@@ -98,6 +114,24 @@ extension DeviceStatus {
     json.key("users")
     json.beginArray()
     for user in users { user.write(to: &json) }
+    json.endArray()
+    json.endObject()
+  }
+}
+
+extension DeviceKeeper {
+  func write(to json: inout JSONWriter) {
+    json.beginObject()
+    json.member("pid", process)
+    json.key("connections")
+    json.beginArray()
+    for one in connections {
+      json.beginObject()
+      json.member("slot", one.slot)
+      json.member("state", one.state)
+      json.member("address", one.address)
+      json.endObject()
+    }
     json.endArray()
     json.endObject()
   }

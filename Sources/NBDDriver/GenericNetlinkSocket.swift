@@ -50,8 +50,8 @@ public struct GenericNetlinkSocket: ~Copyable {
     _ = clinux_netlink_set(number, CInt(clinux_NETLINK_EXT_ACK))
   }
 
-  /// For poll(2) by whoever waits for several things.
-  public var rawDescriptor: CInt { descriptor.rawValue }
+  /// Hands the descriptor on, unclosed.
+  public consuming func release() -> CInt { descriptor.release() }
 
   /// The family of that name; the kernel may load its module first. ENOENT when there is none.
   public mutating func family(

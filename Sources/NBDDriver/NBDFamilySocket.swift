@@ -53,25 +53,15 @@ public struct NBDFamilySocket: ~Copyable {
     return answers
   }
 
-  /// Hears LINK_DEAD from here on. Use a socket that asks nothing: questions drop events.
-  public func joinEvents() throws(GenericNetlinkError) {
+  /// A socket of its own that hears LINK_DEAD from here on; the caller closes it.
+  public func openEvents() throws(GenericNetlinkError) -> CInt {
     guard let group = family.group(named: NBDFamily.multicastGroup) else {
       throw .refused(.noSuchFile, kernelText: nil)
     }
-    do { try socket.join(group: group) } catch { throw .failed(error) }
-  }
-
-  /// For poll(2).
-  public var rawDescriptor: CInt { socket.rawDescriptor }
-
-  /// The next events; none of a datagram that is not the driver's. ENOBUFS: some were lost.
-  public func events(until deadline: Deadline) throws(GenericNetlinkError) -> [NBDKernelMessage] {
-    var events: [NBDKernelMessage] = []
-    for message in try socket.receive(until: deadline) where message.type == family.id {
-      do {
-        events.append(try NBDKernelMessage(decoding: GenericMessage(decoding: message.payload)))
-      } catch { throw .malformed(error) }
-    }
-    return events
+    do {
+      let socket = try GenericNetlinkSocket()
+      try socket.join(group: group)
+      return socket.release()
+    } catch { throw .failed(error) }
   }
 }

@@ -29,7 +29,9 @@ public struct SessionFlags: OptionSet, Sendable {
   /// at a time (a queue below 16 in its upper half, a number below 4096 in its lower half), its
   /// high 32 bits a counter that grows each time this tag is sent again. It grows over the whole
   /// life of the attachment: a process that takes it up goes on where the last one was, for a
-  /// request with a smaller counter is forgotten without an answer.
+  /// request with a smaller counter is forgotten without an answer. Not to be said of requests of
+  /// the kernel's nbd driver: they look alike, but a flush borrows the tag of another request, and an
+  /// I/O scheduler deals the tags out anew.
   public static let linuxCookies = SessionFlags(rawValue: 1 << 1)
   /// With `linuxCookies`: the eight bytes of a cookie stand in little-endian order. Linux before
   /// 6.4 sends them in the order of its machine, later ones in network order. A hint: rootlinkd

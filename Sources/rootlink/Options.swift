@@ -14,6 +14,8 @@ struct OptionName: Equatable {
   static let connections = OptionName(text: "--connections", takesValue: true)
   static let timeout = OptionName(text: "--timeout", takesValue: true)
   static let once = OptionName(text: "--once", takesValue: false)
+  static let keep = OptionName(text: "--keep", takesValue: true)
+  static let noKeep = OptionName(text: "--no-keep", takesValue: false)
   static let interface = OptionName(text: "--interface", takesValue: true)
   static let commandLine = OptionName(text: "--cmdline", takesValue: true)
   static let commandLineFile = OptionName(text: "--cmdline-file", takesValue: true)

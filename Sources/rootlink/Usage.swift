@@ -3,8 +3,9 @@
 /// The one screen of help; rootlink(8) has the rest and a test compares the two.
 let usage = """
   Usage: rootlink attach [TARGET] [--device DEVICE] [--connections N] [--timeout SECONDS]
-                         [--once] [--interface auto|netlink|ioctl]
+                         [--once] [--no-keep] [--interface auto|netlink|ioctl]
                          [--cmdline TEXT | --cmdline-file FILE]
+         rootlink attach --keep DEVICE
          rootlink plan   [--cmdline TEXT | --cmdline-file FILE] [--root DIR]
                          [--format json|shell] [--without-lease]
          rootlink status [DEVICE] [--json] [--root DIR]
@@ -16,6 +17,8 @@ let usage = """
     --connections N      Up to N connections, if the server allows several (default 1, at most 16).
     --timeout SECONDS    Give up after SECONDS (default 180; 0: never), instead of rootlink.timeout=.
     --once               Try once and do not repeat.
+    --keep DEVICE        Reconnect DEVICE from now on: its own keeper is gone, or is to be replaced.
+    --no-keep            Leave nobody who reconnects: a lost server means I/O errors.
     --interface NAME     How to talk to the kernel: auto (default), netlink or ioctl.
     --cmdline TEXT       Read TEXT instead of /proc/cmdline.
     --cmdline-file FILE  Read FILE instead of /proc/cmdline.

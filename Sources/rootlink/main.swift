@@ -27,8 +27,15 @@ func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
   let options = try Options(
     arguments,
     known: [
-      .device, .connections, .timeout, .once, .interface, .commandLine, .commandLineFile,
+      .device, .connections, .timeout, .once, .keep, .noKeep, .interface, .commandLine,
+      .commandLineFile,
     ], wordCountMaximum: 1)
+  if let device = options[.keep] {
+    guard arguments.count <= 2, options.words.isEmpty else {
+      throw .exclusive("--keep", "everything else")
+    }
+    return KeepCommand.run(device: device, log: Log.ofThisMachine)
+  }
   var request = AttachOptions()
   request.target = options.words.first
   if let target = request.target, target.isEmpty || target.bytes.contains(0x22) {
@@ -48,6 +55,7 @@ func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
     request.timeoutSeconds = UInt32(seconds)
   }
   request.attemptsOnce = options.has(.once)
+  request.isKept = !options.has(.noKeep)
   switch options[.interface] {
   case nil, "auto": request.interface = .automatic
   case "netlink": request.interface = .only(.netlink)

@@ -33,7 +33,10 @@ struct DisklessBootTests {
 
   @Test("to its end, from the export that its kernel line names", arguments: guests)
   func bootsToTheEnd(guest: BootGuest) async throws {
-    try await guest.bootFromServer().expectCleanBoot()
+    let outcome = try await guest.bootFromServer()
+    outcome.expectCleanBoot()
+    // It has lived through the switch of the root, outside of every unit.
+    outcome.expectConsole(contains: "boot-check: keeper: @ -1000 0::/\n")
   }
 
   @Test("when the server comes up 20 s after the client first asks for it")

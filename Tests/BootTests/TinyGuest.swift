@@ -33,9 +33,11 @@ struct TinyGuest {
   }
 
   /// Boots and waits for the power to go off; what the console showed. TCG on a busy machine is
-  /// slow: the limit is for a guest that hangs.
+  /// slow: the limit is for a guest that hangs. `meanwhile` is given what the scenario asks for with
+  /// `fault NAME`, one name after the other; the scenario goes on when it returns.
   static func run(
-    _ scenario: String, kernel: Kernel, seconds: Double = 300
+    _ scenario: String, kernel: Kernel, seconds: Double = 300, faults: [String] = [],
+    meanwhile: (String) throws -> Void = { _ in }
   ) throws -> GuestConsole {
     if let missing { throw Failure(description: "the tiny guest lacks \(missing)") }
     let directory = try TemporaryDirectory()
@@ -46,14 +48,25 @@ struct TinyGuest {
       [
         tree, version, client.path, try directory.file("scenario", Array(scenario.utf8)), image,
       ])
+    let answers = directory.path("answers")
+    for end in ["in", "out"] { unsafe mkfifo("\(answers).\(end)", 0o600) }
     let guest = try RunningProcess(
       "qemu-system-x86_64",
       [
         "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-nographic", "-no-reboot",
+        "-serial", "mon:stdio", "-chardev", "pipe,id=answers,path=\(answers)",
+        "-serial", "chardev:answers",
         "-kernel", "\(tree)/boot/vmlinuz-\(version)", "-initrd", image,
         "-append", "console=ttyS0 quiet loglevel=4 panic=-1",
         "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile=",
       ])
+    for (number, fault) in faults.enumerated() {
+      try guest.waitForLine(
+        containing: "@fault \(number + 1) \(fault)", on: .standardOutput, seconds: seconds)
+      try meanwhile(fault)
+      let answer = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(answers).in"))
+      try answer.write(contentsOf: Data("done\n".utf8))
+    }
     do { try guest.waitForExit(seconds: seconds) } catch {
       throw Failure(
         description: "the guest had not ended after \(seconds) s; its last lines:\n"

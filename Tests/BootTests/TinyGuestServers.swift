@@ -54,14 +54,14 @@ final class HostServer: Sendable {
   }
 
   static func rootlinkd(
-    _ image: String, export: String, in directory: TemporaryDirectory
+    _ image: String, export: String, in directory: TemporaryDirectory, port: UInt16? = nil
   ) throws -> HostServer {
-    let port = freePort()
+    let port = port ?? freePort()
     return try HostServer(
       try builtProgram("rootlinkd"), port: port,
       [
         "serve", "--export", "\(export)=\(image)", "--listen", "tcp:127.0.0.1:\(port)",
-        "--control", directory.path("control"), "--overlay-directory", directory.path,
+        "--control", directory.path("control-\(port)"), "--overlay-directory", directory.path,
       ])
   }
 

@@ -150,7 +150,9 @@ extension RunningProcess {
   ) throws -> String {
     try wait(for: "line with '\(text)'", seconds: seconds) { state in
       let all = String(decoding: state.text[stream] ?? Data(), as: UTF8.self)
-      let lines = all.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+      // A serial line ends them with two characters, which Swift takes for one.
+      let lines = all.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
+        .dropLast()
       if let line = lines.first(where: { $0.contains(text) }) { return String(line) }
       if state.exitStatus != nil, !state.openStreams.contains(stream) {
         throw WaitError(

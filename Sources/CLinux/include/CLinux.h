@@ -6,6 +6,7 @@
 #include "clinux_file.h"
 #include "clinux_guard.h"
 #include "clinux_interface.h"
+#include "clinux_keeper.h"
 #include "clinux_nbd.h"
 #include "clinux_process.h"
 #include "clinux_server.h"

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a keeper must know to bring a connection back: written beside the record of the attachment,
+// so that another keeper can take the device up when this one is gone.
+//
+// One `key=value` line each, like the record itself. Addresses are the bytes that connect(2) takes,
+// in hexadecimal: the file is for programs on this machine, in this boot.
+
+import CLinux
+import LinuxSystem
+import NBDDriver
+import NBDProtocol
+import WireFormat
+
+/// One way to a server.
+struct KeeperPath: Sendable {
+  var address: SocketAddress
+  var source: SocketAddress?
+  /// Paths of one number lead to one server and may be used together; others hold a copy of the
+  /// image and are used when that server stays away.
+  var site: UInt32
+}
+
+struct KeeperPlan: Sendable {
+  static let byteCountMaximum = 65_536
+  static let pathCountMaximum = 16
+
+  var deviceIndex: UInt32
+  var backendIdentifier: ByteString
+  var export: ByteString
+  var paths: [KeeperPath]
+  var connectionCount: UInt32
+  /// The path of each connection at the beginning.
+  var byteCount: UInt64
+  var flags: TransmissionFlags
+  /// The device's: the server's minimum may not grow above it.
+  var blockByteCount: UInt64
+  /// The largest request that the kernel makes.
+  var payloadByteCount: UInt64
+  var token: SessionToken
+  var identity: ContentIdentity
+  /// As the kernel was told; 0 leaves it to `KeeperTimes`.
+  var requestTimeoutSeconds: UInt64
+  /// 0 is for ever.
+  var deadTimeSeconds: UInt64
+
+  var encoded: ByteString {
+    var text: ByteString = ""
+    func add(_ key: ByteString, _ value: ByteString) {
+      text += key + "=" + ByteString(value.printable(limit: Self.byteCountMaximum)) + "\n"
+    }
+    func add(_ key: ByteString, _ value: UInt64) { add(key, ByteString("\(value)")) }
+    add("device", UInt64(deviceIndex))
+    add("backend", backendIdentifier)
+    add("export", export)
+    for path in paths {
+      add(
+        "path",
+        ByteString("\(path.site) ") + hexadecimal(path.address) + " "
+          + (path.source.map(hexadecimal) ?? "-"))
+    }
+    add("connections", UInt64(connectionCount))
+    add("size", byteCount)
+    add("flags", UInt64(flags.rawValue))
+    add("block", blockByteCount)
+    add("payload", payloadByteCount)
+    add("token-high", token.high)
+    add("token-low", token.low)
+    add("identity-first", identity.words.first)
+    add("identity-second", identity.words.second)
+    add("identity-count", UInt64(identity.count))
+    add("request-timeout", requestTimeoutSeconds)
+    add("dead-time", deadTimeSeconds)
+    return text
+  }
+}
+
+extension KeeperPlan {
+  /// Nil when `text` is no such file, whole: it is written in one piece.
+  init?(decoding text: ByteString) {
+    guard text.count <= Self.byteCountMaximum else { return nil }
+    var values: [ByteString: ByteString] = [:]
+    var paths: [KeeperPath] = []
+    for line in text.fields(separatedBy: 0x0a) where !line.isEmpty {
+      guard let (key, value) = line.cut(at: 0x3d), let plain = value.unescapingHexadecimal else {
+        return nil
+      }
+      if key == "path" {
+        guard let path = Self.path(plain), paths.count < Self.pathCountMaximum else { return nil }
+        paths.append(path)
+      } else {
+        values[key] = plain
+      }
+    }
+    func number(_ key: ByteString, maximum: UInt64 = .max) -> UInt64? {
+      values[key]?.decimal(maximum: maximum)
+    }
+    guard !paths.isEmpty, let device = number("device", maximum: UInt64(UInt32.max)),
+      let backend = values["backend"], let export = values["export"],
+      let connections = number("connections", maximum: UInt64(connectionCountMaximum)),
+      connections > 0, let size = number("size"),
+      let flags = number("flags", maximum: UInt64(UInt16.max)), let block = number("block"),
+      let payload = number("payload"), let high = number("token-high"),
+      let low = number("token-low"), let first = number("identity-first"),
+      let second = number("identity-second"),
+      let count = number("identity-count", maximum: UInt64(UInt32.max)),
+      let timeout = number("request-timeout"), let deadTime = number("dead-time")
+    else { return nil }
+    self.init(
+      deviceIndex: UInt32(device), backendIdentifier: backend, export: export, paths: paths,
+      connectionCount: UInt32(connections), byteCount: size,
+      flags: TransmissionFlags(rawValue: UInt16(flags)), blockByteCount: block,
+      payloadByteCount: payload, token: SessionToken(high: high, low: low),
+      identity: ContentIdentity(first: first, second: second, count: UInt32(count)),
+      requestTimeoutSeconds: timeout, deadTimeSeconds: deadTime)
+  }
+
+  private static func path(_ text: ByteString) -> KeeperPath? {
+    let words = text.fields(separatedBy: 0x20)
+    guard words.count == 3, let site = words[0].decimal(maximum: 255),
+      let address = socketAddress(hexadecimal: words[1])
+    else { return nil }
+    if words[2] == "-" { return KeeperPath(address: address, source: nil, site: UInt32(site)) }
+    guard let source = socketAddress(hexadecimal: words[2]) else { return nil }
+    return KeeperPath(address: address, source: source, site: UInt32(site))
+  }
+
+  func write() throws(SystemError) {
+    try makeDirectories("/run/rootlink")
+    try replaceFile(NBDDevice(index: deviceIndex).keeperFilePath, with: encoded)
+  }
+}
+
+private func hexadecimal(_ address: SocketAddress) -> ByteString {
+  let digits = Array("0123456789abcdef".utf8)
+  var text: [UInt8] = []
+  for byte in address.bytes {
+    text.append(digits[Int(byte >> 4)])
+    text.append(digits[Int(byte & 15)])
+  }
+  return ByteString(text)
+}
+
+private func socketAddress(hexadecimal text: ByteString) -> SocketAddress? {
+  guard text.count % 2 == 0 else { return nil }
+  func digit(_ byte: UInt8) -> UInt8? {
+    switch byte {
+    case 0x30...0x39: byte - 0x30
+    case 0x61...0x66: byte - 0x61 + 10
+    default: nil
+    }
+  }
+  var bytes: [UInt8] = []
+  for index in stride(from: 0, to: text.count, by: 2) {
+    guard let high = digit(text.bytes[index]), let low = digit(text.bytes[index + 1]) else {
+      return nil
+    }
+    bytes.append(high << 4 | low)
+  }
+  return SocketAddress(bytes: bytes)
+}
