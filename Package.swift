@@ -86,7 +86,8 @@ let client: [Target] = [
   bothWays(
     "BootExecution",
     [
-      "BootPlanning", "NBDClient", "NBDDriver", "NBDProtocol", "NetlinkProtocol", "LinuxSystem",
+      "BootPlanning", "NBDClient", "NBDDriver", "UblkDriver", "NBDProtocol", "NetlinkProtocol",
+      "LinuxSystem",
       "CLinux", "WireFormat",
     ]),
   .executableTarget(

@@ -65,6 +65,13 @@ static inline long clinux_sendto(int fd, const void *from, size_t count,
   return n < 0 ? -errno : n;
 }
 long clinux_recvfrom(int fd, void *into, size_t count, struct clinux_address *from);
+/* Ends a connection at once, whoever waits on it: over TCP nothing unsent is sent any more, and the
+   peer is told by a reset. */
+static inline void clinux_cut_connection(int fd) {
+  struct sockaddr none = {.sa_family = AF_UNSPEC};
+  if (connect(fd, &none, sizeof none) < 0) shutdown(fd, SHUT_RDWR);
+  shutdown(fd, SHUT_RDWR);
+}
 static inline int clinux_shutdown(int fd) { return shutdown(fd, SHUT_RDWR) < 0 ? -errno : 0; }
 static inline int clinux_set_option(int fd, int level, int option, int value) {
   return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
