@@ -3,6 +3,7 @@
 # make demo       a diskless Debian boots from rootlinkd in QEMU
 # make test       everything that a change must pass
 # make bench-boot ours beside Debian's nbd-client hook
+# make bench-ublk a ublk device beside the kernel's nbd driver
 # make install    DESTDIR= PREFIX=
 # make clean      removes build results and the cache of downloads and images
 
@@ -60,8 +61,11 @@ demo: deps all
 bench-boot: deps all
 	Benchmarks/boot/bench-boot.sh
 
+bench-ublk: deps all
+	Benchmarks/ublk/bench-ublk.sh
+
 clean:
 	rm -rf out .build .build-embedded .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all demo bench-boot deps install install-hooks lint test clean FORCE
+.PHONY: all demo bench-boot bench-ublk deps install install-hooks lint test clean FORCE
 FORCE:
