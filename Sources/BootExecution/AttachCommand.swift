@@ -9,12 +9,15 @@
 public import BootPlanning
 public import LinuxSystem
 public import NBDDriver
+import UblkDriver
 public import WireFormat
 
 /// What `rootlink attach` was asked for.
 public struct AttachOptions: Sendable {
   /// A value as `nbdroot=` takes it, in place of what the command line says.
   public var target: ByteString?
+  /// In place of what the device's name says.
+  public var driver: DeviceName.Driver?
   /// In place of the device that the command line says.
   public var device: DeviceName?
   public var connectionCount: UInt32?
@@ -124,6 +127,13 @@ public struct AttachCommand {
   private func adjusted(_ plan: AttachmentPlan) -> AttachmentPlan {
     var plan = plan
     if let device = options.device, !plan.targets.isEmpty { plan.targets[0].device = device }
+    if let driver = options.driver {
+      for index in plan.targets.indices where plan.targets[index].driver != driver {
+        plan.targets[index].driver = driver
+        plan.targets[index].device?.driver = driver
+      }
+    }
+    if let device = options.device, !plan.targets.isEmpty { plan.targets[0].driver = device.driver }
     if let count = options.connectionCount {
       for index in plan.targets.indices { plan.targets[index].connectionCount = count }
     }
@@ -187,13 +197,20 @@ public struct AttachCommand {
 
   /// The device of the target, if it shows the export already: this program may run again, by
   /// hand or by dracut's loop.
-  private func alreadyAttached(_ target: AttachmentTarget) -> NBDDevice? {
+  private func alreadyAttached(_ target: AttachmentTarget) -> AttachedDevice? {
     guard target.blockProtocol == .nbd, let number = target.device?.number else { return nil }
-    let device = NBDDevice(index: number)
-    guard device.isAttached, let record = device.record, target.exports.contains(record.export),
-      target.mayBeServed(by: record.server)
-    else { return nil }
-    return device
+    func isOfTarget(_ record: AttachmentRecord?) -> Bool {
+      guard let record else { return false }
+      return target.exports.contains(record.export) && target.mayBeServed(by: record.server)
+    }
+    switch target.driver {
+    case .nbd:
+      let device = NBDDevice(index: number)
+      return device.isAttached && isOfTarget(device.record) ? .nbd(device) : nil
+    case .ublk:
+      let device = UblkDevice(index: number)
+      return device.hasDisk && isOfTarget(device.record) ? .ublk(device) : nil
+    }
   }
 
   private func finish(_ plan: AttachmentPlan) -> CInt {

@@ -15,6 +15,7 @@ public enum AttemptError: Error, Equatable, Sendable {
   /// The export was entered and its first blocks cannot be read.
   case unreadable(address: ByteString, SystemError)
   case driver(AttachError)
+  case ublk(UblkAttachError)
   case firstRead(device: ByteString, SystemError)
   case tlsMissing(server: ByteString)
   case protocolMissing
@@ -41,6 +42,7 @@ public enum AttemptError: Error, Equatable, Sendable {
         "look at the server's log and at its disk"
       )
     case .driver(let error): error.report
+    case .ublk(let error): error.report
     case .firstRead(let device, let error):
       (
         "\(device.printable) is attached and cannot be read: \(error.text)",
@@ -64,7 +66,7 @@ public enum AttemptError: Error, Equatable, Sendable {
     switch self {
     case .connection(let error): error.mayPass
     case .driver(.geometry): true
-    case .unresolved(.notAName), .driver, .tlsMissing, .protocolMissing: false
+    case .unresolved(.notAName), .driver, .ublk, .tlsMissing, .protocolMissing: false
     case .unresolved, .unknownInterface, .unusableAddress, .connectionsDiffer, .unreadable,
       .firstRead:
       true

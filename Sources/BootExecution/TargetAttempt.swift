@@ -8,11 +8,12 @@ import LinuxSystem
 import NBDClient
 import NBDDriver
 import NBDProtocol
+import UblkDriver
 import WireFormat
 
 /// A target that is attached, and what it took.
 struct AttachedTarget {
-  var device: NBDDevice
+  var device: AttachedDevice
   var export: NegotiatedExport
   var server: SocketAddress
   /// Nil over a Unix socket.
@@ -102,7 +103,12 @@ struct TargetAttempt {
       payloadByteCount: 0, token: token, identity: identity,
       requestTimeoutSeconds: UInt64(target.requestTimeoutSeconds ?? 0),
       deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0))
-    return try hand(sockets, of: first, plan)
+    if target.driver == .ublk { return try carry(sockets, of: first, plan) }
+    do throws(AttemptError) {
+      return try hand(sockets, of: first, plan)
+    } catch .driver(.driverMissing) where UblkControl.isAvailable {
+      return try carry(sockets, of: first, plan)
+    }
   }
 
   private func connect(
@@ -178,7 +184,7 @@ struct TargetAttempt {
       connectionCount: UInt32(sockets.count))
     try? device.write(record)  // For `rootlink status`; the device works without it.
     return AttachedTarget(
-      device: device, export: export, server: first.address,
+      device: .nbd(device), export: export, server: first.address,
       local: first.address.isUnix ? nil : first.socket.localAddress, connectionCount: sockets.count,
       connectMilliseconds: first.connectMilliseconds,
       negotiateMilliseconds: first.negotiateMilliseconds, attachMilliseconds: attachMilliseconds,

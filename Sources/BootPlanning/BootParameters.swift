@@ -32,6 +32,7 @@ struct BootParameters {
   var timeout: KernelParameter?
   var connections: KernelParameter?
   var deadTime: KernelParameter?
+  var driver: KernelParameter?
 
   var ip: [ByteString] = []
   var nfsAddresses: [ByteString] = []
@@ -82,6 +83,8 @@ struct BootParameters {
       connections = word
     } else if word.isNamed("rootlink.deadtime") {
       deadTime = word
+    } else if word.isNamed("rootlink.driver") {
+      driver = word
     } else if word.isNamed("rnbd_root") {
       Self.append(word, to: &rnbdRoots)
     }

@@ -12,7 +12,7 @@ public struct SyntaxError: Error, Equatable, Sendable {
     case exportWithoutNUL, exportName
     case device, anyScheme, percentEncoding, socketKey, socketPath, noSocketKey, uriKey
     case emptyAuthority, noFragment
-    case zeroOrOne, tlsType, blockSize
+    case zeroOrOne, tlsType, blockSize, driver
     case count(minimum: UInt64, maximum: UInt64)
     case keyAndValue, knownKey, keyOnce, value
     case textWithinLimit(maximum: Int)
@@ -64,6 +64,7 @@ extension SyntaxError.Expectation {
     case .emptyAuthority: "no host in a URI of a Unix socket"
     case .noFragment: "'%23' for '#'"
     case .zeroOrOne: "0 or 1"
+    case .driver: "nbd or ublk"
     case .tlsType: "anon, x509 or psk"
     case .blockSize: "a power of two from 512 to 65536"
     case .count(let minimum, let maximum): "a number from \(minimum) to \(maximum)"

@@ -44,7 +44,7 @@ struct TargetBuilder {
     let path = TargetPath(
       server: server ?? .pending, port: port ?? AttachmentTarget.nbdPort)
     var target = AttachmentTarget(
-      blockProtocol: .nbd, paths: [path], device: nil, driver: .nbd, origin: origin)
+      blockProtocol: .nbd, paths: [path], device: nil, driver: try driver(), origin: origin)
     target.exports = request.exports
     target.tls = request.tls
     target.serverOrigin = serverOrigin
@@ -158,6 +158,15 @@ struct TargetBuilder {
     guard let parameter = parameters.connections else { return 1 }
     return try read(parameter) { (text) throws(SyntaxError) in
       try ServerGrammar.number(text, minimum: 1, maximum: NBDOptions.connectionMaximum)
+    }
+  }
+
+  private func driver() throws(PlanError) -> DeviceName.Driver {
+    guard let parameter = parameters.driver else { return .nbd }
+    return try read(parameter) { (text) throws(SyntaxError) in
+      if text.isEqual(to: "nbd") { return .nbd }
+      guard text.isEqual(to: "ublk") else { throw SyntaxError(at: text, expected: .driver) }
+      return .ublk
     }
   }
 

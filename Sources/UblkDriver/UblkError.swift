@@ -21,6 +21,8 @@ public enum UblkError: Error, Equatable, Sendable {
   /// Another process already has that number.
   case inUse(device: ByteString)
   case noSuchDevice(ByteString)
+  /// To be ended, and in use: mounted, swap, or below another device.
+  case busy(device: ByteString)
   /// To be taken up again, and somebody serves it.
   case isServed(device: ByteString, process: UInt32)
   /// Made by somebody else, in a way that we cannot serve.
@@ -67,6 +69,11 @@ public enum UblkError: Error, Equatable, Sendable {
       return (
         "\(device.printable) is in use",
         "name another with --device, or free it with rootlink detach " + device.printable
+      )
+    case .busy(let device):
+      return (
+        "\(device.printable) is busy: it is mounted, swap, or part of another device",
+        "end that first; --force loses what is not written"
       )
     case .noSuchDevice(let device):
       return ("there is no \(device.printable)", "see rootlink status")

@@ -11,6 +11,7 @@ struct OptionName: Equatable {
   let takesValue: Bool
 
   static let device = OptionName(text: "--device", takesValue: true)
+  static let driver = OptionName(text: "--driver", takesValue: true)
   static let connections = OptionName(text: "--connections", takesValue: true)
   static let timeout = OptionName(text: "--timeout", takesValue: true)
   static let once = OptionName(text: "--once", takesValue: false)

@@ -2,9 +2,9 @@
 
 /// The one screen of help; rootlink(8) has the rest and a test compares the two.
 let usage = """
-  Usage: rootlink attach [TARGET] [--device DEVICE] [--connections N] [--timeout SECONDS]
-                         [--once] [--no-keep] [--interface auto|netlink|ioctl]
-                         [--cmdline TEXT | --cmdline-file FILE]
+  Usage: rootlink attach [TARGET] [--device DEVICE] [--driver auto|nbd|ublk] [--connections N]
+                         [--timeout SECONDS] [--once] [--no-keep]
+                         [--interface auto|netlink|ioctl] [--cmdline TEXT | --cmdline-file FILE]
          rootlink attach --keep DEVICE
          rootlink plan   [--cmdline TEXT | --cmdline-file FILE] [--root DIR]
                          [--format json|shell] [--without-lease]
@@ -14,6 +14,7 @@ let usage = """
   Attaches the root device that the kernel command line or a DHCP lease names.
     TARGET               What to attach instead: nbd://HOST[:PORT]/EXPORT, or what nbdroot= takes.
     --device DEVICE      Attach as DEVICE (default: as the command line says, else /dev/nbd0).
+    --driver NAME        Who carries the data: the kernel (nbd) or a process of ours (ublk).
     --connections N      Up to N connections, if the server allows several (default 1, at most 16).
     --timeout SECONDS    Give up after SECONDS (default 180; 0: never), instead of rootlink.timeout=.
     --once               Try once and do not repeat.

@@ -27,7 +27,7 @@ func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
   let options = try Options(
     arguments,
     known: [
-      .device, .connections, .timeout, .once, .keep, .noKeep, .interface, .commandLine,
+      .device, .driver, .connections, .timeout, .once, .keep, .noKeep, .interface, .commandLine,
       .commandLineFile,
     ], wordCountMaximum: 1)
   if let device = options[.keep] {
@@ -42,9 +42,9 @@ func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
     throw .badValue(option: "TARGET", value: target, expected: "nbd://HOST[:PORT]/EXPORT")
   }
   if let text = options[.device] {
-    guard let device = DeviceName(text.bytes[...]), device.partition == nil, device.driver == .nbd
-    else {
-      throw .badValue(option: "--device", value: text, expected: "/dev/nbdN, without a partition")
+    guard let device = DeviceName(text.bytes[...]), device.partition == nil else {
+      throw .badValue(
+        option: "--device", value: text, expected: "/dev/nbdN or /dev/ublkbN, without a partition")
     }
     request.device = device
   }
@@ -56,6 +56,12 @@ func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
   }
   request.attemptsOnce = options.has(.once)
   request.isKept = !options.has(.noKeep)
+  switch options[.driver] {
+  case nil, "auto": break
+  case "nbd": request.driver = .nbd
+  case "ublk": request.driver = .ublk
+  case let text?: throw .badValue(option: "--driver", value: text, expected: "auto, nbd or ublk")
+  }
   switch options[.interface] {
   case nil, "auto": request.interface = .automatic
   case "netlink": request.interface = .only(.netlink)

@@ -15,6 +15,15 @@ struct NBDRootTests {
       "N001", "nbdroot=192.0.2.1:10810/foo root=/dev/nbd0",
       "192.0.2.1 10810 \"foo\" nbd0; root /dev/nbd0"),
     Row(
+      "N100", "nbdroot=192.0.2.1/foo rootlink.driver=ublk",
+      "192.0.2.1 10809 \"foo\" ublkb0; root /dev/ublkb0"),
+    Row(
+      "N101", "nbdroot=192.0.2.1/foo root=/dev/ublkb0p1",
+      "192.0.2.1 10809 \"foo\" ublkb0; root /dev/ublkb0p1"),
+    Row(
+      "N102", "nbdroot=192.0.2.1/foo rootlink.driver=nbd root=/dev/nbd0",
+      "192.0.2.1 10809 \"foo\" nbd0; root /dev/nbd0"),
+    Row(
       "N002", "nbdroot=192.0.2.1:10810/foo/bar root=/dev/nbd0",
       "192.0.2.1 10810 \"foo/bar\" nbd0; root /dev/nbd0"),
     Row(

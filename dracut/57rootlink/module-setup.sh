@@ -22,7 +22,7 @@ depends() {
 
 installkernel() {
   # The network module brings the network drivers, by its own hostonly rules.
-  hostonly='' instmods nbd
+  hostonly='' instmods nbd ublk_drv # The second for rootlink.driver=ublk; may be missing.
 }
 
 # shellcheck disable=SC2154 # moddir, initdir and systemdutildir are dracut's.

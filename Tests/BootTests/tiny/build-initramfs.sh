@@ -23,13 +23,14 @@ for tool in busybox cpio depmod modprobe flock; do
 done
 
 # Modules with what they need, once a kernel; decompressed, as busybox loads them.
-modules="$cache/tiny-modules-$version"
+modules="$cache/tiny-modules-2-$version"
 exec 9>"$cache/.tiny-lock"
 flock 9
 if [ ! -d "$modules" ]; then
   rm -rf "$modules.new"
-  for module in virtio_pci virtio_net nbd ext4 loop; do
-    modprobe -d "$tree" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+  for module in virtio_pci virtio_net nbd ext4 loop ublk_drv; do
+    # ublk_drv is not in every series.
+    modprobe -d "$tree" -S "$version" --show-depends "$module" 2>/dev/null | sed -n 's/^insmod \([^ ]*\).*/\1/p'
   done | sort -u | while read -r path; do
     target="$modules.new/${path#"$tree"/}"
     mkdir -p "$(dirname "$target")"
@@ -65,7 +66,13 @@ install -m 755 "$rootlink" "$work/sbin/rootlink"
 install -m 755 "$here/init" "$work/init"
 cp "$scenario" "$work/scenario"
 install -m 755 "$client" "$work/sbin/nbd-client"
-ldd "$client" | sed -n 's/.*=> \([^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) .*/\1/p' | while read -r library; do
+# The real blkdiscard can write zeroes, busybox's cannot. TINY_GUEST_PROGRAMS names more.
+programs="$client $(command -v blkdiscard) ${TINY_GUEST_PROGRAMS-}"
+for program in $programs; do
+  [ "$program" = "$client" ] || install -m 755 "$program" "$work/sbin/"
+done
+# shellcheck disable=SC2086 # Words, each a program.
+ldd $programs | sed -n 's/.*=> \([^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) .*/\1/p' | sort -u | while read -r library; do
   mkdir -p "$work$(dirname "$library")"
   cp -L "$library" "$work$library"
 done

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+// A ublk device in a guest: our process carries its data, over connections that come and go.
+//
+// ROOTLINK_STRICT is set in every guest: the first allocation or file opened by the process that
+// carries the data would end it, and the device with it.
+
+import Foundation
+import TestSupport
+import Testing
+
+/// rootlinkd on a port that stays, killed and started again at will.
+private final class RestartableServer {
+  let port = UInt16.random(in: 20_000..<32_000)
+  private let image: String
+  private let directory: TemporaryDirectory
+  private var process: RunningProcess?
+  var uri: String { "nbd://10.0.2.2:\(port)/disk" }
+
+  init(_ image: String, in directory: TemporaryDirectory) throws {
+    self.image = image
+    self.directory = directory
+    try start()
+  }
+
+  func start(image other: String? = nil) throws {
+    let started = try RunningProcess(
+      try builtProgram("rootlinkd"),
+      [
+        "serve", "--export", "disk=\(other ?? image)", "--listen", "tcp:127.0.0.1:\(port)",
+        "--control", directory.path("control"), "--overlay-directory", directory.path,
+      ])
+    try started.waitForLine(containing: "listening")
+    process = started
+  }
+
+  func kill() throws {
+    process?.send(signal: SIGKILL)
+    try process?.waitForExit()
+  }
+
+  func pause() { process?.send(signal: SIGSTOP) }
+  func goOn() { process?.send(signal: SIGCONT) }
+}
+
+@Suite(
+  "A ublk device in a guest", .serialized,
+  .enabled(if: TinyGuest.isEnabled, "the tiny guest lacks \(TinyGuest.missing ?? "nothing")"))
+struct UblkGuestTests {
+  let directory: TemporaryDirectory
+  init() throws { directory = try TemporaryDirectory() }
+
+  /// Shell functions of the scenarios. `busy SECONDS` writes, syncs, drops the caches, reads
+  /// and compares until the time is up; it prints how long the longest round took, in 1/100 s.
+  static let functions = """
+    export ROOTLINK_STRICT=1
+    now() { cut -d' ' -f1 /proc/uptime | tr -d .; }
+    busy() {
+      end=$(($(now) + $1 * 100))
+      longest=0
+      rounds=0
+      while [ "$(now)" -lt $end ]; do
+        begun=$(now)
+        dd if=/dev/urandom of=/tmp/written bs=64k count=8 2>/dev/null
+        cp /tmp/written /mnt/file && sync || return 1
+        echo 3 >/proc/sys/vm/drop_caches
+        cmp /tmp/written /mnt/file || return 1
+        took=$(($(now) - begun))
+        [ $took -gt $longest ] && longest=$took
+        rounds=$((rounds + 1))
+      done
+      echo "load: $rounds rounds, longest $longest"
+    }
+    during() {
+      name=$1
+      shift
+      "$@" &
+      job=$!
+      fault $name
+      wait $job
+    }
+    carrier() { rootlink status --json | sed -n 's/.*"pid":\\([0-9]*\\).*/\\1/p'; }
+
+    """
+
+  static func image(in directory: TemporaryDirectory) throws -> String {
+    try partitionedImage(in: directory)
+  }
+
+  /// The file system in the first partition, checked on the host.
+  static func expectCleanFileSystem(_ image: String) throws {
+    let check = try run(
+      "e2fsck", ["-fn", "\(image)?offset=1048576"])
+    #expect(check.exitStatus == 0, "\(check.standardOutput)\(check.standardError)")
+  }
+
+  func expect(_ console: GuestConsole, _ steps: [String], except failing: [String: Int32] = [:]) {
+    for step in steps {
+      #expect(
+        console.status(of: step) == failing[step, default: 0],
+        "step \(step) printed:\n\(console.output(of: step))\n")
+    }
+    #expect(!console.text.contains("I/O error"), "\(console.lastLines)")
+    #expect(!console.text.contains("Aborting journal"), "\(console.lastLines)")
+  }
+
+  @Test("is attached, used in every way that a disk is, and detached")
+  func everyRequest() throws {
+    let image = try Self.image(in: directory)
+    let server = try RestartableServer(image, in: directory)
+    let console = try TinyGuest.run(
+      Self.functions + """
+        result attach rootlink attach \(server.uri) --device /dev/ublkb0 --once
+        result partitions ls /dev/ublkb0p1 /dev/ublkb0p2
+        result compare compare /dev/ublkb0p2
+        result again rootlink attach \(server.uri) --device /dev/ublkb0 --once
+        result limits cat /sys/block/ublkb0/queue/logical_block_size /sys/block/ublkb0/queue/fua \
+          /sys/block/ublkb0/queue/discard_max_bytes /sys/block/ublkb0/queue/write_zeroes_max_bytes
+        result mount mount -t ext4 /dev/ublkb0p1 /mnt
+        result load busy 3
+        result busy rootlink detach ublkb0
+        result unmount umount /mnt
+        dd if=/dev/urandom of=/dev/ublkb0p2 bs=1M count=1 conv=fsync 2>/dev/null
+        result zero /sbin/blkdiscard -z -l 1048576 /dev/ublkb0p2
+        head -c 1048576 /dev/zero >/tmp/zeroes
+        echo 3 >/proc/sys/vm/drop_caches
+        head -c 1048576 /dev/ublkb0p2 >/tmp/read
+        result zeroes cmp /tmp/zeroes /tmp/read
+        result punch /sbin/blkdiscard -o 4096 -l 65536 /dev/ublkb0p2
+        process=$(carrier)
+        result guards grep -E 'VmRSS|VmLck|VmSwap|SigIgn|^Name' /proc/$process/status
+        result score cat /proc/$process/oom_score_adj
+        result flags cut -d' ' -f9 /proc/$process/stat
+        result session cut -d' ' -f6 /proc/$process/stat
+        result name head -c 1 /proc/$process/cmdline
+        result files ls -l /proc/$process/fd
+        echo "process $process"
+        result status rootlink status
+        result detach rootlink detach /dev/ublkb0
+        result gone ls /dev/ublkb0 /run/rootlink/ublkb0 /proc/$process
+        result after rootlink status
+        """, kernel: .backports)
+    expect(
+      console,
+      [
+        "attach", "partitions", "compare", "again", "limits", "mount", "load", "busy", "unmount",
+        "zero", "punch", "zeroes", "guards", "score", "flags", "session", "name", "files",
+        "status", "detach", "gone", "after",
+      ], except: ["busy": 1, "gone": 1])
+    #expect(console.output(of: "limits") == "512\n1\n1073741824\n67108864")
+    #expect(console.output(of: "again").contains("/dev/ublkb0 is attached already"))
+    #expect(console.output(of: "busy").contains("/dev/ublkb0 is busy"))
+    #expect(console.output(of: "after") == "no device is attached")
+    #expect(console.output(of: "gone").filter { $0 == "\n" }.count == 2)  // None of the three.
+
+    let guards = console.output(of: "guards")
+    let resident = try #require(guards.firstMatch(of: /VmRSS:\s+(\d+) kB/).flatMap { Int($0.1) })
+    let locked = try #require(guards.firstMatch(of: /VmLck:\s+(\d+) kB/).flatMap { Int($0.1) })
+    // 256 KiB a connection are data buffers; the rest must stay below 2 MiB.
+    #expect(resident < 2048 + 256, "\(guards)")
+    #expect(locked > resident * 9 / 10, "\(guards)")
+    print("resident memory of the process that carries a ublk device: \(resident) KiB")
+    #expect(console.output(of: "score") == "-1000")
+    let flags = try #require(UInt64(console.output(of: "flags")))
+    #expect(flags & 0x18_0000 == 0x18_0000)
+    #expect(console.text.contains("process \(console.output(of: "session"))\n"))
+    #expect(console.text.contains("@result name 0"))
+    // Sockets, the device, the ring, the log: no file that lies on a disk.
+    for line in console.output(of: "files").split(separator: "\n") where line.contains("->") {
+      let target = line.split(separator: "> ").last ?? ""
+      #expect(
+        ["/dev/null", "/dev/ublkc0", "anon_inode:[io_uring]", "/dev/kmsg"].contains(target)
+          || target.hasPrefix("socket:"), "\(line)")
+    }
+  }
+
+  @Test(
+    "outlives its server and the process that carries it, without an I/O error",
+    arguments: [1, 4])
+  func faults(connections: Int) throws {
+    let image = try Self.image(in: directory)
+    let server = try RestartableServer(image, in: directory)
+    let console = try TinyGuest.run(
+      Self.functions + """
+        result attach rootlink attach \(server.uri) --driver ublk --connections \(connections) --once
+        result mount mount -t ext4 /dev/ublkb0p1 /mnt
+        during kill result killed busy 8
+        during freeze result frozen busy 25
+        result losses rootlink status --json
+        busy 4 &
+        job=$!
+        sleep 1
+        kill -9 $(carrier)
+        sleep 1
+        result orphan rootlink status
+        result keep rootlink attach --keep /dev/ublkb0
+        result orphaned wait $job
+        result load busy 2
+        result twice rootlink attach --keep /dev/ublkb0
+        result status rootlink status
+        result unmount umount /mnt
+        result detach rootlink detach ublkb0
+        """, kernel: .backports, faults: ["kill", "freeze"]
+    ) { fault in
+      Thread.sleep(forTimeInterval: 1)
+      if fault == "kill" {
+        try server.kill()
+        try server.start()  // At once,
+        Thread.sleep(forTimeInterval: 1)
+        try server.kill()
+        Thread.sleep(forTimeInterval: 3)  // and after 3 s.
+        try server.start()
+      } else {
+        server.pause()
+        Thread.sleep(forTimeInterval: 15)
+        server.goOn()
+      }
+    }
+    expect(
+      console,
+      [
+        "attach", "mount", "killed", "frozen", "losses", "orphan", "keep", "orphaned", "load",
+        "twice", "status", "unmount", "detach",
+      ], except: ["twice": 1])
+    let losses = try #require(
+      console.output(of: "losses").firstMatch(of: /"losses":(\d+)/).flatMap { Int($0.1) })
+    #expect(losses >= 2 * connections + 1, "\(console.output(of: "losses"))")
+    #expect(
+      console.output(of: "orphan").contains("nobody carries its data"),
+      "\(console.output(of: "orphan"))")
+    #expect(console.output(of: "twice").contains("is served by process"))
+    #expect(console.output(of: "status").contains("\(connections) connected"))
+    for step in ["killed", "frozen", "load"] {
+      print("\(connections) connections, \(step): \(console.output(of: step))")
+    }
+    try Self.expectCleanFileSystem(image)
+  }
+
+  @Test("waits while another image is there under the name, and takes its own up again")
+  func anotherImage() throws {
+    let image = try Self.image(in: directory)
+    let elsewhere = try TemporaryDirectory()
+    let other = try Self.image(in: elsewhere)
+    let server = try RestartableServer(image, in: directory)
+    let console = try TinyGuest.run(
+      Self.functions + """
+        result attach rootlink attach \(server.uri) --driver ublk --once
+        result mount mount -t ext4 /dev/ublkb0p1 /mnt
+        during replace result load busy 9
+        result unmount umount /mnt
+        result detach rootlink detach ublkb0
+        dmesg | grep 'another image'
+        """, kernel: .backports, faults: ["replace"]
+    ) { _ in
+      Thread.sleep(forTimeInterval: 1)
+      try server.kill()
+      try server.start(image: other)
+      Thread.sleep(forTimeInterval: 4)
+      try server.kill()
+      try server.start()
+    }
+    expect(console, ["attach", "mount", "load", "unmount", "detach"])
+    #expect(console.text.contains("another image is there under the name"))
+    try Self.expectCleanFileSystem(image)
+  }
+
+  @Test("is used by itself where the kernel has no nbd driver, under the names that were planned")
+  func withoutNBD() throws {
+    let server = try RestartableServer(Self.image(in: directory), in: directory)
+    let console = try TinyGuest.run(
+      Self.functions + """
+        rm /lib/modules/*/kernel/drivers/block/nbd.ko
+        result attach rootlink attach --cmdline "nbdroot=\(server.uri)" --once
+        result link readlink /dev/nbd0
+        result partition readlink /dev/nbd0p1
+        result mount mount -t ext4 /dev/nbd0p1 /mnt
+        result load busy 1
+        result unmount umount /mnt
+        result detach rootlink detach ublkb0
+        """, kernel: .backports)
+    expect(console, ["attach", "link", "partition", "mount", "load", "unmount", "detach"])
+    #expect(console.output(of: "link") == "ublkb0")
+    #expect(console.output(of: "partition") == "ublkb0p1")
+    #expect(console.output(of: "attach").contains("/dev/ublkb0 is attached"))
+  }
+
+  @Test("gives requests up after the dead time, or when it is detached by force")
+  func givingUp() throws {
+    let server = try RestartableServer(Self.image(in: directory), in: directory)
+    let console = try TinyGuest.run(
+      Self.functions + """
+        result attach rootlink attach --once \
+          --cmdline "nbdroot=\(server.uri) rootlink.driver=ublk rootlink.deadtime=3"
+        result alive dd if=/dev/ublkb0p2 of=/dev/null bs=64k count=1 iflag=direct
+        fault kill
+        begun=$(now)
+        result dead dd if=/dev/ublkb0p2 of=/dev/null bs=64k count=1 iflag=direct skip=1
+        echo "waited $(($(now) - begun))"
+        fault start
+        sleep 2
+        result again dd if=/dev/ublkb0p2 of=/dev/null bs=64k count=1 iflag=direct skip=2
+        result detach rootlink detach ublkb0
+        result forever rootlink attach \(server.uri) --device /dev/ublkb3 --once
+        fault kill
+        dd if=/dev/ublkb3p2 of=/dev/null bs=64k count=1 iflag=direct &
+        job=$!
+        sleep 1
+        result force rootlink detach ublkb3 --force
+        result forced wait $job
+        result after rootlink status
+        """, kernel: .backports, faults: ["kill", "start", "kill"]
+    ) { fault in
+      try fault == "kill" ? server.kill() : server.start()
+    }
+    for (step, status) in [
+      ("attach", 0), ("alive", 0), ("dead", 1), ("again", 0), ("detach", 0), ("forever", 0),
+      ("force", 0), ("forced", 1), ("after", 0),
+    ] as [(String, Int32)] {
+      #expect(console.status(of: step) == status, "\(step): \(console.output(of: step))")
+    }
+    let waited = try #require(console.text.firstMatch(of: /waited (\d+)/).flatMap { Int($0.1) })
+    #expect((250...600).contains(waited), "\(waited) hundredths of a second")
+    #expect(console.output(of: "after") == "no device is attached")
+  }
+}
