@@ -119,6 +119,7 @@ struct StatusTests {
         {"device":"/dev/nbd0","index":0,"driver":"nbd","attached":true,"size":67108864,\
         "blockSize":512,"readOnly":false,"interface":"netlink","pid":143,"process":null,\
         "backend":"192.0.2.1:10809/root","server":null,"export":null,"connections":null,\
+        "keeper":null,\
         "attachedAt":null,"partitions":["/dev/nbd0p1","/dev/nbd0p2","/dev/nbd0p10"],"users":[]}
         """)
   }
