@@ -127,7 +127,7 @@ struct TinyGuestTests {
       ("loop", "backing /dev/loop0"),
       ("open", "(sleep)"),
       ("unknown", "/dev/nbd7 is not attached"),
-      ("name", "'/dev/sda' is not the name of an nbd device"),
+      ("name", "'/dev/sda' is not the name of an nbd or ublk device"),
       ("force", "is disconnected, but the kernel still keeps it: mounted on /mnt"),
       ("after", "no device is attached"),
     ] {
