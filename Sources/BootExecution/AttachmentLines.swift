@@ -37,7 +37,7 @@ extension AttachmentTarget {
   /// Whether `text`, as an attachment record has it, can be a server of this target. Names are
   /// taken to be: what they resolve to may change.
   func mayBeServed(by text: ByteString) -> Bool {
-    for path in paths {
+    for path in paths + replicas {
       switch path.server {
       case .hostName, .unixSocket: return true
       case .ipv4(let address):

@@ -67,10 +67,10 @@ final class KeeperSlot {
   var attemptCount: UInt64 = 0
   var pauseMilliseconds = KeeperTimes.firstPauseMilliseconds
 
-  init(_ attempt: Reconnection, path: Int) {
+  init(_ attempt: Reconnection, path: Int, homePath: Int) {
     self.attempt = attempt
     self.path = path
-    homePath = path
+    self.homePath = homePath
   }
 }
 
@@ -105,7 +105,7 @@ final class KeeperSlot {
   /// Takes over descriptors: of the connections (in the order of their slots; none for a device that
   /// another keeper watched), of netlink, of the log, and of a listening Unix socket.
   init(
-    _ plan: KeeperPlan, connections: [(descriptor: CInt, path: Int)], descriptors: KeeperDescriptors
+    _ plan: KeeperPlan, connections: [LiveConnection], descriptors: KeeperDescriptors
   ) {
     self.plan = plan
     deviceName = Array("nbd\(plan.deviceIndex)".utf8)
@@ -127,8 +127,10 @@ final class KeeperSlot {
     site = plan.paths[connections.first?.path ?? 0].site
     isAdopting = connections.isEmpty
     for number in 0..<Int(plan.connectionCount) {
-      let path = number < connections.count ? connections[number].path : number % plan.paths.count
-      let slot = KeeperSlot(Reconnection(plan, slot: UInt16(number)), path: path)
+      let home = plan.homePath(ofConnection: number, site: site)
+      let slot = KeeperSlot(
+        Reconnection(plan, slot: UInt16(number)),
+        path: number < connections.count ? connections[number].path : home, homePath: home)
       if number < connections.count {
         slot.descriptor = connections[number].descriptor
         slot.state = .live

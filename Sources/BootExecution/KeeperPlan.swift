@@ -18,6 +18,15 @@ struct KeeperPath: Sendable {
   /// Paths of one number lead to one server and may be used together; others hold a copy of the
   /// image and are used when that server stays away.
   var site: UInt32
+  /// A connection of its own goes this way; the others are further addresses of the same host.
+  var isMain = true
+}
+
+/// A connection that works, and where it leads.
+struct LiveConnection {
+  var descriptor: CInt
+  /// Its number among the plan's paths.
+  var path: Int
 }
 
 struct KeeperPlan: Sendable {
@@ -29,7 +38,6 @@ struct KeeperPlan: Sendable {
   var export: ByteString
   var paths: [KeeperPath]
   var connectionCount: UInt32
-  /// The path of each connection at the beginning.
   var byteCount: UInt64
   var flags: TransmissionFlags
   /// The device's: the server's minimum may not grow above it.
@@ -55,7 +63,8 @@ struct KeeperPlan: Sendable {
     for path in paths {
       add(
         "path",
-        ByteString("\(path.site) ") + hexadecimal(path.address) + " "
+        ByteString("\(path.site) ") + (path.isMain ? "main " : "spare ")
+          + hexadecimal(path.address) + " "
           + (path.source.map(hexadecimal) ?? "-"))
     }
     add("connections", UInt64(connectionCount))
@@ -116,12 +125,25 @@ extension KeeperPlan {
 
   private static func path(_ text: ByteString) -> KeeperPath? {
     let words = text.fields(separatedBy: 0x20)
-    guard words.count == 3, let site = words[0].decimal(maximum: 255),
-      let address = socketAddress(hexadecimal: words[1])
+    guard words.count == 4, let site = words[0].decimal(maximum: 255),
+      words[1] == "main" || words[1] == "spare",
+      let address = socketAddress(hexadecimal: words[2])
     else { return nil }
-    if words[2] == "-" { return KeeperPath(address: address, source: nil, site: UInt32(site)) }
-    guard let source = socketAddress(hexadecimal: words[2]) else { return nil }
-    return KeeperPath(address: address, source: source, site: UInt32(site))
+    var path = KeeperPath(
+      address: address, source: nil, site: UInt32(site), isMain: words[1] == "main")
+    if words[3] == "-" { return path }
+    guard let source = socketAddress(hexadecimal: words[3]) else { return nil }
+    path.source = source
+    return path
+  }
+
+  /// The path that a connection is to go: the main ones of the server take turns.
+  func homePath(ofConnection number: Int, site: UInt32) -> Int {
+    var mains: [Int] = []
+    for index in paths.indices where paths[index].site == site && paths[index].isMain {
+      mains.append(index)
+    }
+    return mains.isEmpty ? 0 : mains[number % mains.count]
   }
 
   func write() throws(SystemError) {

@@ -62,7 +62,7 @@ enum KeeperProcess {
 
   /// Forks the keeper of a device and waits until it watches. `connections` stay open here.
   static func start(
-    _ plan: KeeperPlan, connections: [(descriptor: CInt, path: Int)]
+    _ plan: KeeperPlan, connections: [LiveConnection]
   ) throws(KeeperError) {
     let descriptors = try open(plan)
     var ends: [CInt] = [-1, -1]
@@ -95,7 +95,7 @@ enum KeeperProcess {
 
   /// In the child; returns when the device is detached.
   private static func keep(
-    _ plan: KeeperPlan, _ connections: [(descriptor: CInt, path: Int)],
+    _ plan: KeeperPlan, _ connections: [LiveConnection],
     _ descriptors: KeeperDescriptors, ready: CInt
   ) {
     var kept = descriptors.all

@@ -168,7 +168,7 @@ extension Keeper {
     guard deadCount > 0 || isLate else { return }
     // Two servers with copies of one image must not be written to at the same time.
     if plan.paths[slot.path].site != site, isServed(besides: index) {
-      return fail(index, .differentContent)
+      return fail(index, .otherSiteInUse)
     }
     sequence &+= 1
     handOver.set(sequence: sequence, socket: slot.descriptor)

@@ -21,6 +21,8 @@ enum ReconnectionError: Error, Equatable, Sendable {
   case differentBlocks
   case readFailed(UInt32)
   case differentContent
+  /// A copy on another server is in use by now.
+  case otherSiteInUse
 
   /// Whether what answered is something else than what was attached.
   var isDifferentExport: Bool {
@@ -45,6 +47,7 @@ enum ReconnectionError: Error, Equatable, Sendable {
     case .differentBlocks: "the export wants larger blocks or smaller requests than the device has"
     case .readFailed: "the export cannot be read"
     case .differentContent: "another image is there under the name of the one that was attached"
+    case .otherSiteInUse: "another server is in use by now"
     }
   }
 }

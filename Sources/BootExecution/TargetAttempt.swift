@@ -40,87 +40,129 @@ struct TargetAttempt {
   /// When the whole of it must be over.
   let deadline: Deadline
 
+  /// How long a further path may keep the machine waiting that has one already.
+  static let furtherPathMilliseconds: UInt64 = 2000
+
   /// The error is that of the last address; those before it are handed to `note`.
   func run(
     _ book: inout AddressBook, note: (AttemptError) -> Void
   ) throws(AttemptError) -> AttachedTarget {
     guard target.blockProtocol == .nbd else { throw .protocolMissing }
+    if target.tls?.isRequired == true {
+      let server = target.paths.first?.server.text
+      throw .tlsMissing(server: server ?? "the server of the lease")
+    }
     var last: AttemptError?
-    for path in target.paths {
-      if target.tls?.isRequired == true {
-        throw .tlsMissing(server: path.server.text ?? "the server of the lease")
-      }
+    var paths: [KeeperPath] = []
+    for (number, path) in (target.paths + target.replicas).enumerated() {
       do throws(AttemptError) {
-        let addresses = try book.addresses(of: path.server, port: path.port, until: deadline)
-        var source: SocketAddress?
-        if let local = path.source {
-          source = try book.addresses(of: local, port: 0, until: deadline).first
-        }
-        for address in addresses {
-          do {
-            return try attach(address, from: source)
-          } catch {
-            if let earlier = last { note(earlier) }
-            last = error
-            if !error.mayPass { throw error }
-          }
-        }
+        try add(path, number, to: &paths, &book)
       } catch {
         if !error.mayPass { throw error }
         if let earlier = last, earlier != error { note(earlier) }
         last = error
       }
     }
+    for index in paths.indices {
+      do {
+        return try attach(paths, first: index)
+      } catch {
+        if let earlier = last { note(earlier) }
+        last = error
+        if !error.mayPass { throw error }
+      }
+    }
     throw last ?? .protocolMissing
   }
 
-  private func attach(
-    _ address: SocketAddress, from source: SocketAddress?
-  ) throws(AttemptError) -> AttachedTarget {
-    let token = SessionToken(high: clinux_random(), low: clinux_random())
-    let first = try connect(address, from: source, names: target.exports, token, slot: 0)
-    let wanted = min(max(target.connectionCount, 1), connectionCountMaximum)
-    let count = first.export.flags.contains(.canMultiConn) ? wanted : 1
-    var sockets = [first.socket.descriptor.rawValue]
-    var others: [CInt] = []
-    defer { for number in others { _ = FileDescriptor(owning: number) } }
-    while sockets.count < Int(count) {
-      let next = try connect(
-        address, from: source, names: [first.export.name], token, slot: UInt16(sockets.count))
-      guard next.export == first.export else { throw .connectionsDiffer(address: address.text) }
-      let number = next.releaseSocket()
-      others.append(number)
-      sockets.append(number)
+  /// Every address of a path; those of the replicas are sites of their own.
+  private func add(
+    _ path: TargetPath, _ number: Int, to paths: inout [KeeperPath], _ book: inout AddressBook
+  ) throws(AttemptError) {
+    let addresses = try book.addresses(of: path.server, port: path.port, until: deadline)
+    var source: SocketAddress?
+    if let local = path.source {
+      source = try book.addresses(of: local, port: 0, until: deadline).first
     }
-    let identity: ContentIdentity
-    do {
-      identity = try readIdentity(of: first, until: deadline.earlier(of: .milliseconds(10_000)))
-    } catch { throw .unreadable(address: address.text, error) }
-    let plan = KeeperPlan(
-      deviceIndex: 0, backendIdentifier: "", export: first.export.name,
-      paths: [KeeperPath(address: address, source: source, site: 0)], connectionCount: count,
-      byteCount: first.export.byteCount, flags: first.export.flags, blockByteCount: 512,
-      payloadByteCount: 0, token: token, identity: identity,
-      requestTimeoutSeconds: UInt64(target.requestTimeoutSeconds ?? 0),
-      deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0))
-    if target.driver == .ublk { return try carry(sockets, of: first, plan) }
-    do throws(AttemptError) {
-      return try hand(sockets, of: first, plan)
-    } catch .driver(.driverMissing) where UblkControl.isAvailable {
-      return try carry(sockets, of: first, plan)
+    let site = number < target.paths.count ? 0 : number - target.paths.count + 1
+    for (index, address) in addresses.enumerated()
+    where paths.count < KeeperPlan.pathCountMaximum {
+      paths.append(
+        KeeperPath(address: address, source: source, site: UInt32(site), isMain: index == 0))
     }
   }
 
+  private func attach(
+    _ paths: [KeeperPath], first index: Int
+  ) throws(AttemptError) -> AttachedTarget {
+    let token = SessionToken(high: clinux_random(), low: clinux_random())
+    let first = try connect(paths[index], names: target.exports, token, slot: 0, until: deadline)
+    let identity: ContentIdentity
+    let address = first.address.text
+    do {
+      identity = try readIdentity(of: first, until: deadline.earlier(of: .milliseconds(10_000)))
+    } catch { throw .unreadable(address: address, error) }
+    var plan = KeeperPlan(
+      deviceIndex: 0, backendIdentifier: "", export: first.export.name, paths: paths,
+      connectionCount: 1, byteCount: first.export.byteCount, flags: first.export.flags,
+      blockByteCount: 512, payloadByteCount: 0, token: token, identity: identity,
+      requestTimeoutSeconds: UInt64(target.requestTimeoutSeconds ?? 0),
+      deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0))
+    if first.export.flags.contains(.canMultiConn) {
+      var mains: UInt32 = 0
+      for path in paths where path.site == paths[index].site && path.isMain { mains += 1 }
+      plan.connectionCount = min(max(target.connectionCount, mains), connectionCountMaximum)
+    }
+    var connections = [
+      LiveConnection(descriptor: first.socket.descriptor.rawValue, path: index)
+    ]
+    var others: [CInt] = []
+    defer { for number in others { _ = FileDescriptor(owning: number) } }
+    while connections.count < Int(plan.connectionCount) {
+      let next = try connectFurther(plan, connections.count, from: index)
+      guard next.export == first.export else { throw .connectionsDiffer(address: address) }
+      others.append(next.descriptor)
+      connections.append(LiveConnection(descriptor: next.descriptor, path: next.path))
+    }
+    if target.driver == .ublk { return try carry(connections, of: first, plan) }
+    do throws(AttemptError) {
+      return try hand(connections, of: first, plan)
+    } catch .driver(.driverMissing) where UblkControl.isAvailable {
+      return try carry(connections, of: first, plan)
+    }
+  }
+
+  /// One more connection, on its own path or, when that does not work, on that of the first.
+  private func connectFurther(
+    _ plan: KeeperPlan, _ number: Int, from first: Int
+  ) throws(AttemptError) -> (export: NegotiatedExport, descriptor: CInt, path: Int) {
+    let home = plan.homePath(ofConnection: number, site: plan.paths[first].site)
+    if home != first {
+      let soon = deadline.earlier(of: .milliseconds(Self.furtherPathMilliseconds))
+      if let next = try? connect(
+        plan.paths[home], names: [plan.export], plan.token, slot: UInt16(number), until: soon)
+      {
+        let export = next.export
+        return (export, next.releaseSocket(), home)
+      }
+    }
+    let next = try connect(
+      plan.paths[first], names: [plan.export], plan.token, slot: UInt16(number), until: deadline)
+    let export = next.export
+    return (export, next.releaseSocket(), first)
+  }
+
   private func connect(
-    _ address: SocketAddress, from source: SocketAddress?, names: [ByteString],
-    _ token: SessionToken, slot: UInt16
+    _ path: KeeperPath, names: [ByteString], _ token: SessionToken, slot: UInt16,
+    until deadline: Deadline
   ) throws(AttemptError) -> NBDConnection {
+    let address = path.address
     let identity = SessionIdentity(
       token: token, generation: clinux_boottime_nanoseconds(), slot: slot)
     let connection: NBDConnection
     do {
       connection = try NBDConnection.open(
-        to: address, from: source, names: names, identity: identity, until: deadline)
+        to: address, from: path.source, names: names, identity: identity, until: deadline)
     } catch { throw .connection(error) }
     if !address.isUnix {
       do { try Reconnection.setOptions(connection.socket.descriptor.rawValue) } catch {
@@ -132,7 +174,7 @@ struct TargetAttempt {
 
   /// Gives the sockets to the kernel and looks at the device for the first time.
   private func hand(
-    _ sockets: [CInt], of first: borrowing NBDConnection, _ plan: KeeperPlan
+    _ connections: [LiveConnection], of first: borrowing NBDConnection, _ plan: KeeperPlan
   ) throws(AttemptError) -> AttachedTarget {
     let export = first.export
     var flags = export.flags
@@ -141,6 +183,8 @@ struct TargetAttempt {
     let server = first.address.text
     var minimum = sizes?.minimum ?? 1
     if let asked = target.blockSize { minimum = max(minimum, asked) }
+    var sockets: [CInt] = []
+    for connection in connections { sockets.append(connection.descriptor) }
     let request = AttachRequest(
       device: target.device.map { .index($0.number) } ?? .anyFree,
       sockets: sockets,
@@ -168,7 +212,7 @@ struct TargetAttempt {
       plan.flags = flags
       plan.blockByteCount = attachment.geometry.blockByteCount
       plan.payloadByteCount = device.requestByteCountMaximum
-      keeperError = keep(plan, sockets, attachment.interface)
+      keeperError = keep(plan, connections, attachment.interface)
     }
     let look: FirstLook
     do {
@@ -193,12 +237,10 @@ struct TargetAttempt {
   }
 
   private func keep(
-    _ plan: KeeperPlan, _ sockets: [CInt], _ interface: DriverInterface
+    _ plan: KeeperPlan, _ connections: [LiveConnection], _ interface: DriverInterface
   ) -> KeeperError? {
     guard interface == .netlink else { return .noNetlink }
     try? plan.write()  // For a keeper that takes over; this one does not need it.
-    var connections: [(descriptor: CInt, path: Int)] = []
-    for number in sockets { connections.append((number, 0)) }
     do throws(KeeperError) {
       try KeeperProcess.start(plan, connections: connections)
       if plan.connectionCount == 1, plan.requestTimeoutSeconds == 0 {

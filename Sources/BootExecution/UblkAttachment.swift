@@ -44,7 +44,8 @@ extension UblkDevice {
 
   /// Makes the device, starts who carries its data, then the device itself.
   static func attach(
-    _ plan: KeeperPlan, export: UblkExport, index: UInt32?, sockets: [CInt]
+    _ plan: KeeperPlan, export: UblkExport, index: UInt32?,
+    connections: [LiveConnection]
   ) throws(UblkAttachError) -> UblkDevice {
     let control = try openControl()
     let information: DeviceInformation
@@ -58,7 +59,7 @@ extension UblkDevice {
     } catch { throw .driver(error) }
     let device = UblkDevice(index: information.device)
     do throws(UblkAttachError) {
-      try device.bringUp(plan, export, information, sockets, control)
+      try device.bringUp(plan, export, information, connections, control)
     } catch {
       try? control.deleteDevice(device.index)
       device.forget()
@@ -73,7 +74,7 @@ extension UblkDevice {
 
   private func bringUp(
     _ plan: KeeperPlan, _ export: UblkExport, _ information: DeviceInformation,
-    _ sockets: [CInt], _ control: borrowing UblkControl
+    _ connections: [LiveConnection], _ control: borrowing UblkControl
   ) throws(UblkAttachError) {
     let parameters: DeviceParameters
     do throws(UblkGeometryError) {
@@ -92,7 +93,7 @@ extension UblkDevice {
     let process: UInt32
     do {
       process = try UblkProcess.start(
-        plan, device: self, information: information, sockets: sockets, page: page)
+        plan, device: self, information: information, connections: connections, page: page)
     } catch { throw .process(error) }
     do throws(UblkError) {
       try control.startDevice(index, server: process)
@@ -132,7 +133,7 @@ extension UblkDevice {
     let process: UInt32
     do {
       process = try UblkProcess.start(
-        plan, device: self, information: information, sockets: [], page: page)
+        plan, device: self, information: information, connections: [], page: page)
     } catch { throw .process(error) }
     do { try control.endRecovery(index, server: process) } catch {
       _ = clinux_kill(CInt(process), 9)

@@ -25,7 +25,7 @@ enum AttachedDevice: Equatable {
 extension TargetAttempt {
   /// Starts the process that carries the data and looks at the device for the first time.
   func carry(
-    _ sockets: [CInt], of first: borrowing NBDConnection, _ plan: KeeperPlan
+    _ connections: [LiveConnection], of first: borrowing NBDConnection, _ plan: KeeperPlan
   ) throws(AttemptError) -> AttachedTarget {
     let export = first.export
     var plan = plan
@@ -40,7 +40,7 @@ extension TargetAttempt {
         export: UblkExport(
           export.byteCount, flags: plan.flags, sizes: export.blockSizes,
           minimumBlockByteCount: minimum),
-        index: target.device?.number, sockets: sockets)
+        index: target.device?.number, connections: connections)
     } catch { throw .ublk(error) }
     let attachMilliseconds = MonotonicTime.now.milliseconds(since: start)
     let looked = MonotonicTime.now
@@ -53,13 +53,13 @@ extension TargetAttempt {
     }
     let record = AttachmentRecord(
       server: first.address.text, export: export.name, attachedSeconds: wallClockSeconds(),
-      ownerThread: 0, backendIdentifier: "", connectionCount: UInt32(sockets.count))
+      ownerThread: 0, backendIdentifier: "", connectionCount: UInt32(connections.count))
     try? replaceFile(device.recordPath, with: record.encoded)  // For `rootlink status`.
     linkPlannedNames(to: device)
     return AttachedTarget(
       device: .ublk(device), export: export, server: first.address,
       local: first.address.isUnix ? nil : first.socket.localAddress,
-      connectionCount: sockets.count, connectMilliseconds: first.connectMilliseconds,
+      connectionCount: connections.count, connectMilliseconds: first.connectMilliseconds,
       negotiateMilliseconds: first.negotiateMilliseconds, attachMilliseconds: attachMilliseconds,
       firstReadMilliseconds: MonotonicTime.now.milliseconds(since: looked),
       partitions: device.partitions, keeperError: nil)

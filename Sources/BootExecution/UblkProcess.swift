@@ -29,11 +29,11 @@ enum UblkProcess {
   /// For what a reconnection might need; it is meant to need nothing.
   static let reserveByteCount = 16 << 10
 
-  /// Forks it and waits until it has fetched every tag; its number. `sockets` stay open here; slots
+  /// Forks it and waits until it has fetched every tag; its number. `connections` stay open here; slots
   /// without one are connected by it.
   static func start(
-    _ plan: KeeperPlan, device: UblkDevice, information: DeviceInformation, sockets: [CInt],
-    page: UblkStatePage
+    _ plan: KeeperPlan, device: UblkDevice, information: DeviceInformation,
+    connections: [LiveConnection], page: UblkStatePage
   ) throws(UblkProcessError) -> UInt32 {
     var ends: [CInt] = [-1, -1]
     let piped = unsafe ends.withUnsafeMutableBufferPointer { buffer in
@@ -46,7 +46,8 @@ enum UblkProcess {
     let child = clinux_fork()
     if child == 0 {
       carry(
-        plan, device, information, sockets, page, log: log, ready: FileDescriptor(owning: ends[1]))
+        plan, device, information, connections, page, log: log,
+        ready: FileDescriptor(owning: ends[1]))
       clinux_exit_now(0)
     }
     _ = clinux_close(ends[1])
@@ -75,11 +76,14 @@ enum UblkProcess {
 
   /// In the child; returns when the device is gone.
   private static func carry(
-    _ plan: KeeperPlan, _ device: UblkDevice, _ information: DeviceInformation, _ sockets: [CInt],
-    _ page: UblkStatePage, log descriptor: CInt, ready: consuming FileDescriptor
+    _ plan: KeeperPlan, _ device: UblkDevice, _ information: DeviceInformation,
+    _ connections: [LiveConnection], _ page: UblkStatePage, log descriptor: CInt,
+    ready: consuming FileDescriptor
   ) {
-    var kept = sockets
-    kept.append(ready.rawValue)
+    var kept: [CInt] = [ready.rawValue]
+    var sockets: [CInt] = []
+    for connection in connections { sockets.append(connection.descriptor) }
+    kept += sockets
     if descriptor >= 0 { kept.append(descriptor) }
     becomeKeeper(named: "rootlink-ublk", keeping: kept)
     var log = KeeperLog(descriptor: descriptor, isKernelLog: true)
@@ -100,7 +104,7 @@ enum UblkProcess {
     do { ring = try IORing(entryCount: 256, .oneThread) } catch {
       return tell(ready, UblkError.ring(error).report.reason)
     }
-    let source = UblkReconnects(plan, device: device.name, log: log)
+    let source = UblkReconnects(plan, connections, device: device.name, log: log)
     var engine = UblkEngine(
       queue, ring: ring, slotCount: Int(plan.connectionCount), source: source, page: page,
       limits: limits)

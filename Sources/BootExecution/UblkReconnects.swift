@@ -19,14 +19,17 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
 
   private final class Slot {
     enum State { case live, pausing, attempting }
-    var state = State.live
+    var state: State
     var path: Int
+    let homePath: Int
     let attempt: Reconnection
     var pauseMilliseconds = firstPauseMilliseconds
     var lostNanoseconds: UInt64 = 0
-    init(_ attempt: Reconnection, path: Int) {
+    init(_ attempt: Reconnection, path: Int, homePath: Int, isLive: Bool) {
       self.attempt = attempt
       self.path = path
+      self.homePath = homePath
+      state = isLive ? .live : .pausing
     }
   }
 
@@ -38,15 +41,23 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
   private var site: UInt32
   private var lastError: ReconnectionError?
 
-  init(_ plan: KeeperPlan, device: ByteString, log: consuming KeeperLog) {
+  /// `connections`: those that work already, in the order of their slots.
+  init(
+    _ plan: KeeperPlan, _ connections: [LiveConnection], device: ByteString,
+    log: consuming KeeperLog
+  ) {
     self.plan = plan
     self.log = log
     deviceName = device.bytes
     for path in plan.paths { pathTexts.append(path.address.text.bytes) }
-    site = plan.paths[0].site
+    site = plan.paths[connections.first?.path ?? 0].site
     for number in 0..<Int(plan.connectionCount) {
+      let home = plan.homePath(ofConnection: number, site: site)
+      let isLive = number < connections.count
       slots.append(
-        Slot(Reconnection(plan, slot: UInt16(number)), path: number % plan.paths.count))
+        Slot(
+          Reconnection(plan, slot: UInt16(number)),
+          path: isLive ? connections[number].path : home, homePath: home, isLive: isLive))
     }
   }
 
@@ -88,6 +99,8 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
       guard case .ready = try one.attempt.advance() else {
         return .later(nanoseconds: nanoseconds &+ Self.stepNanoseconds)
       }
+      // Two servers with copies of one image must not be written to at the same time.
+      if plan.paths[one.path].site != site, isServed { throw .otherSiteInUse }
     } catch { return failed(one, error, at: nanoseconds) }
     one.state = .live
     site = plan.paths[one.path].site
@@ -116,15 +129,30 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
       log.add("; trying again")
       log.end()
     }
-    // The next way; one to another copy only when this server has stayed away for long.
-    let mayLeaveSite = nanoseconds &- one.lostNanoseconds > Self.otherSiteNanoseconds
-    for _ in 0..<plan.paths.count {
-      one.path = (one.path + 1) % plan.paths.count
-      if mayLeaveSite || plan.paths[one.path].site == site { break }
-    }
+    one.attempt.close()
+    one.path = nextPath(after: one, at: nanoseconds)
     let longest = one.pauseMilliseconds
     one.pauseMilliseconds = min(longest * 2, Self.longestPauseMilliseconds)
     let pause = longest / 2 + randomValue(below: longest / 2 + 1)
     return .later(nanoseconds: nanoseconds &+ pause &* 1_000_000)
+  }
+
+  /// Whether some connection works; requests go on then.
+  private var isServed: Bool {
+    for slot in slots where slot.state == .live { return true }
+    return false
+  }
+
+  /// The connection's own way while others work, so that a lost path is found again; else the next
+  /// one, to a copy on another server only when this one has stayed away for long.
+  private func nextPath(after one: Slot, at nanoseconds: UInt64) -> Int {
+    if isServed, plan.paths[one.homePath].site == site { return one.homePath }
+    let mayLeaveSite = !isServed && nanoseconds &- one.lostNanoseconds > Self.otherSiteNanoseconds
+    var path = one.path
+    for _ in 0..<plan.paths.count {
+      path = (path + 1) % plan.paths.count
+      if mayLeaveSite || plan.paths[path].site == site { return path }
+    }
+    return one.path
   }
 }

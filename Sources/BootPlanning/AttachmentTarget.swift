@@ -34,8 +34,11 @@ public struct AttachmentTarget: Equatable, Sendable {
   public static let rnbdPort: UInt16 = 1234  // Source: `dest_port` in Linux `rnbd-clt-sysfs.c`.
 
   public var blockProtocol: BlockProtocol
-  /// In the order in which they are tried; for NBD one.
+  /// Ways to one server, in the order in which they are tried; used together where there are several
+  /// connections.
   public var paths: [TargetPath]
+  /// NBD: other servers that hold the same image; one is used when the server stays away.
+  public var replicas: [TargetPath] = []
   /// NBD: candidate names in the order in which they are tried, all on one connection. Empty only
   /// while a lease's root-path is awaited.
   public var exports: [ByteString] = []

@@ -33,6 +33,8 @@ struct BootParameters {
   var connections: KernelParameter?
   var deadTime: KernelParameter?
   var driver: KernelParameter?
+  var paths: [KernelParameter] = []
+  var replicas: [KernelParameter] = []
 
   var ip: [ByteString] = []
   var nfsAddresses: [ByteString] = []
@@ -85,6 +87,10 @@ struct BootParameters {
       deadTime = word
     } else if word.isNamed("rootlink.driver") {
       driver = word
+    } else if word.isNamed("rootlink.path") {
+      Self.append(word, to: &paths)
+    } else if word.isNamed("rootlink.replica") {
+      Self.append(word, to: &replicas)
     } else if word.isNamed("rnbd_root") {
       Self.append(word, to: &rnbdRoots)
     }

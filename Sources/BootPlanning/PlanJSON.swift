@@ -81,6 +81,12 @@ extension AttachmentTarget {
     writer.beginArray()
     for path in paths { path.write(to: &writer) }
     writer.endArray()
+    if !replicas.isEmpty {
+      writer.key("replicas")
+      writer.beginArray()
+      for path in replicas { path.write(to: &writer) }
+      writer.endArray()
+    }
     writer.key("exports")
     writer.beginArray()
     for name in exports { writer.string(name) }

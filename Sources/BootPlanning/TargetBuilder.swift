@@ -12,6 +12,19 @@ struct TargetBuilder {
   /// The files that were looked at, for the account of a server that could not be found.
   let leasePaths: [ByteString]
   var warnings: [PlanWarning] = []
+  /// `rootlink.path=` and `rootlink.replica=` belong to the first device.
+  private var arePathsTaken = false
+
+  init(
+    input: PlanningInput, parameters: BootParameters, network: NetworkParameters, lease: Lease?,
+    leasePaths: [ByteString]
+  ) {
+    self.input = input
+    self.parameters = parameters
+    self.network = network
+    self.lease = lease
+    self.leasePaths = leasePaths
+  }
 
   /// Runs a grammar over a parameter's value, from `prefixByteCount` on.
   func read<Value>(
@@ -53,6 +66,11 @@ struct TargetBuilder {
     target.requestTimeoutSeconds = request.options.timeoutSeconds
     target.connectionCount = try connectionCount(from: request.options)
     target.deadTimeSeconds = try deadTimeSeconds()
+    if !arePathsTaken {
+      arePathsTaken = true
+      target.paths += try furtherPaths(parameters.paths, port: path.port)
+      target.replicas = try furtherPaths(parameters.replicas, port: path.port)
+    }
     warnings += request.warnings
     var wish = Wish(target: target, device: request.device)
     wish.fileSystem = request.fileSystem
@@ -168,6 +186,23 @@ struct TargetBuilder {
       guard text.isEqual(to: "ublk") else { throw SyntaxError(at: text, expected: .driver) }
       return .ublk
     }
+  }
+
+  private func furtherPaths(
+    _ words: [KernelParameter], port: UInt16
+  ) throws(PlanError) -> [TargetPath] {
+    var paths: [TargetPath] = []
+    for word in words {
+      let found = try read(word) { (text) throws(SyntaxError) in
+        guard paths.count < PathGrammar.pathCountMaximum else {
+          throw SyntaxError(at: text, expected: .atMostPaths(PathGrammar.pathCountMaximum))
+        }
+        return try PathGrammar.path(text)
+      }
+      paths.append(
+        TargetPath(source: found.source, server: found.server, port: found.port ?? port))
+    }
+    return paths
   }
 
   private func deadTimeSeconds() throws(PlanError) -> UInt32? {

@@ -42,7 +42,8 @@ private func description(of root: PlannedRoot) -> String {
 
 private func description(of target: AttachmentTarget) -> String {
   var words: [String] = []
-  for path in target.paths {
+  for (number, path) in (target.paths + target.replicas).enumerated() {
+    if number >= target.paths.count { words.append("or") }
     var word = path.source?.text.map { $0.testText + ">" } ?? ""
     word += path.server.text?.testText ?? "pending"
     words.append(word)

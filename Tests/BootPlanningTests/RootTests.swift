@@ -108,6 +108,24 @@ struct RootTests {
     ("rootlink.connections=0", "error at 1: a number from 1 to 64"),
     ("rootlink.deadtime=0", #"192.0.2.1 10809 "a" nbd0 deadtime=0; root /dev/nbd0"#),
     ("rootlink.deadtime=x", "error at 1: a number from 0 to 604800"),
+    (
+      "rootlink.path=192.0.2.9@192.0.2.2 rootlink.path=[2001:db8::9]@[2001:db8::2]:11",
+      #"192.0.2.1 10809 192.0.2.9>192.0.2.2 10809 2001:db8::9>2001:db8::2 11 "a" nbd0; "#
+        + "root /dev/nbd0"
+    ),
+    (
+      "rootlink.replica=spare:11 rootlink.replica=192.0.2.3",
+      #"192.0.2.1 10809 or spare 11 or 192.0.2.3 10809 "a" nbd0; root /dev/nbd0"#
+    ),
+    ("rootlink.path=eth0@192.0.2.2", "error at 1: an IPv4 address of four numbers from 0 to 255"),
+    ("rootlink.path=192.0.2.9@", "error at 11: an address or a host name"),
+    ("rootlink.path=2001:db8::2", "error at 1: brackets around an IPv6 address"),
+    ("rootlink.path=[2001:db8::2]x", "error at 14: ':', '/' or nothing after ']'"),
+    ("rootlink.replica=192.0.2.2:0", "error at 11: a port from 1 to 65535"),
+    (
+      (1...7).map { "rootlink.path=192.0.2.\($0)" }.joined(separator: " "),
+      "error at 1: at most 6 paths"
+    ),
     ("rootlink.timeout=604801", "error at 1: a number from 0 to 604800"),
     ("rootlink.timeout=0", #"192.0.2.1 10809 "a" nbd0; root /dev/nbd0"#),
     ("nbddev=sda", "error at 1: a device such as nbd0 or nbd0p1"),

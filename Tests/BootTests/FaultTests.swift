@@ -89,6 +89,105 @@ struct FaultTests {
     #expect(untouched.exitStatus == 0, "the other image was written to")
   }
 
+  @Test("loses one of two paths and has it back; changes to a replica when its server stays away")
+  func paths() throws {
+    let image = try fileSystemImage("export.img")
+    // Three programs over one file stand for two ways to one server, and for a mirrored one.
+    let servers = try (0..<3).map { _ in try FaultyServer(image, in: directory) }
+    let names = servers.map { $0.uri.replacing("nbd://", with: "") }
+    let console = try TinyGuest.run(
+      """
+      result attach env ROOTLINK_STRICT=1 rootlink attach --cmdline \
+        "nbdroot=\(names[0])/root rootlink.path=\(names[1]) rootlink.replica=\(names[2])"
+      result begin rootlink status nbd0
+      mount -t ext4 /dev/nbd0 /mnt
+      load /mnt >/tmp/load.log &
+      rounds 1
+      fault cut
+      rounds 2
+      result cut rootlink status nbd0
+      fault heal
+      until [ "$(rootlink status nbd0 | grep -c ": live, ")" = 2 ]; do sleep 0.2; done
+      rounds 1
+      fault server-away
+      until rootlink status nbd0 | grep -q "live, \(names[2])"; do sleep 0.2; done
+      rounds 2
+      result replica rootlink status nbd0
+      touch /tmp/stop
+      wait
+      result load grep -v round /tmp/load.log
+      result end tail -n 1 /tmp/load.log
+      result unmount umount /mnt
+      result detach rootlink detach nbd0
+      dmesg | grep -iE "I/O error|EXT4-fs error" || echo "no I/O error"
+      """, kernel: .backports, faults: ["cut", "heal", "server-away"]
+    ) { fault in
+      switch fault {
+      case "cut": try servers[1].suffer("kill")
+      case "heal": try servers[1].suffer("restart")
+      default: for server in servers.prefix(2) { try server.suffer("kill") }
+      }
+    }
+    for step in ["attach", "begin", "cut", "replica", "end", "unmount", "detach"] {
+      #expect(console.status(of: step) == 0, "step \(step):\n\(console.output(of: step))")
+    }
+    #expect(console.status(of: "load") == 1, "\(console.output(of: "load"))")
+    for name in names.prefix(2) {
+      #expect(console.output(of: "begin").contains(": live, \(name)"))
+    }
+    #expect(console.output(of: "cut").contains(": live, \(names[0])"))
+    #expect(console.output(of: "cut").contains(": lost, \(names[1])"))
+    #expect(!console.output(of: "replica").contains(": live, \(names[0])"))
+    #expect(console.text.contains("\nno I/O error"), "\(console.lastLines)")
+    let checked = try run("e2fsck", ["-f", "-n", image])
+    #expect(checked.exitStatus == 0, "\(checked.standardOutput)")
+  }
+
+  @Test("works on while its keeper is dead, and is taken up by another one")
+  func keeperKilled() throws {
+    let image = try fileSystemImage("export.img")
+    let server = try FaultyServer(image, in: directory)
+    let console = try TinyGuest.run(
+      """
+      result attach rootlink attach \(server.uri)/root --connections 2
+      mount -t ext4 /dev/nbd0 /mnt
+      load /mnt >/tmp/load.log &
+      rounds 1
+      kill -9 "$(grep -lx rootlink-keeper /proc/[0-9]*/comm | cut -d / -f 3)"
+      rounds 1
+      result nobody rootlink status nbd0
+      result keep env ROOTLINK_STRICT=1 rootlink attach --keep /dev/nbd0
+      until [ "$(rootlink status nbd0 | grep -c ": live, ")" = 2 ]; do sleep 0.2; done
+      fault kill-and-restart
+      rounds 2
+      result again rootlink attach --keep nbd0
+      until [ "$(rootlink status nbd0 | grep -c ": live, ")" = 2 ]; do sleep 0.2; done
+      result one grep -lx rootlink-keeper /proc/[0-9]*/comm
+      touch /tmp/stop
+      wait
+      result load grep -v round /tmp/load.log
+      result end tail -n 1 /tmp/load.log
+      result unmount umount /mnt
+      result detach rootlink detach nbd0
+      until ! grep -qx rootlink-keeper /proc/[0-9]*/comm; do sleep 0.1; done
+      result refused rootlink attach --keep nbd0
+      result name rootlink attach --keep sda
+      dmesg | grep -iE "I/O error|EXT4-fs error" || echo "no I/O error"
+      """, kernel: .stable, faults: ["kill-and-restart"]
+    ) { try server.suffer($0) }
+    for step in ["attach", "nobody", "keep", "again", "one", "end", "unmount", "detach"] {
+      #expect(console.status(of: step) == 0, "step \(step):\n\(console.output(of: step))")
+    }
+    #expect(console.output(of: "nobody").contains("nobody keeps it: rootlink attach --keep"))
+    #expect(console.output(of: "one").split(separator: "\n").count == 1)
+    #expect(console.status(of: "refused") == 1)
+    #expect(console.status(of: "name") == 2)
+    #expect(console.status(of: "load") == 1, "\(console.output(of: "load"))")
+    #expect(console.text.contains("\nno I/O error"), "\(console.lastLines)")
+    let checked = try run("e2fsck", ["-f", "-n", image])
+    #expect(checked.exitStatus == 0, "\(checked.standardOutput)")
+  }
+
   /// As `guards` in the guest prints them. Source: rootlink(8), "WHEN THE SERVER GOES AWAY".
   private func expectGuards(_ text: String) {
     var values: [String: String] = [:]
