@@ -135,7 +135,7 @@ let testTargets: [Target] = [
   tests("DocumentationTests", ["rootlink", "rootlinkd"]),
   tests(
     "InteropTests",
-    ["rootlink", "rootlinkd", "NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
+    ["CLinux", "rootlink", "rootlinkd", "NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   .testTarget(
     name: "BootTests", dependencies: ["TestSupport", "rootlinkd"], exclude: ["lab", "tiny"],

@@ -54,6 +54,10 @@ struct Transmission: ~Copyable {
   /// Output memory beyond it goes back to the system after use.
   private static let outputByteCountKept = 4 << 20
 
+  /// Whether the client is there is looked at this often, before a request is begun: short beside
+  /// the time after which a client gives a silent server up.
+  private static let lookMilliseconds: UInt64 = 500
+
   private let socket: CInt
   private let backend: any BlockBackend
   private let rules: RequestRules
@@ -67,6 +71,8 @@ struct Transmission: ~Copyable {
   private var inputEnd = 0
   private let output: MappedMemory
   private var outputEnd = 0
+  /// The first request is looked at, too: the process may have been stopped before it came.
+  private var lookedAt = MonotonicTime(nanoseconds: 0)
 
   /// `socket` stays the caller's, is blocking, and outlives the value. `received`: what the
   /// handshake had read beyond its end.
@@ -151,6 +157,7 @@ extension Transmission {
 
   /// False when the request is to be forgotten: a newer copy of it has been seen.
   private mutating func begin(_ request: Request) throws(SessionEnding) -> Bool {
+    try lookForClient()
     guard let attached else { return true }
     let mark = RequestMark(request.cookie, attached.identity.flags)
     var admission = attached.connection.begin(mark, mayWait: false)
@@ -164,6 +171,16 @@ extension Transmission {
     case .superseded, .mustWait: return false
     case .fenced: throw .replaced
     }
+  }
+
+  /// A server that was stopped wakes up with requests in its hands whose client has gone on with
+  /// another server meanwhile: they are as good as never sent, and must not land after newer ones.
+  private mutating func lookForClient() throws(SessionEnding) {
+    let now = MonotonicTime.now
+    guard now.milliseconds(since: lookedAt) >= Self.lookMilliseconds else { return }
+    lookedAt = now
+    // Reports an aborted connection, and one that has ended both ways, whatever it is asked.
+    guard clinux_poll(socket, 0, 0) == 0 else { throw .vanished(.connectionReset) }
   }
 
   /// False when the answer is not wanted any more.
