@@ -21,6 +21,9 @@ public struct AttachOptions: Sendable {
   /// In place of the device that the command line says.
   public var device: DeviceName?
   public var connectionCount: UInt32?
+  /// In place of `rootlink.silence=` and `rootlink.answer=`; 1 to 3600.
+  public var silenceSeconds: UInt32?
+  public var answerSeconds: UInt32?
   /// 0 is for ever; nil leaves it to the command line.
   public var timeoutSeconds: UInt32?
   public var attemptsOnce = false
@@ -136,6 +139,10 @@ public struct AttachCommand {
     if let device = options.device, !plan.targets.isEmpty { plan.targets[0].driver = device.driver }
     if let count = options.connectionCount {
       for index in plan.targets.indices { plan.targets[index].connectionCount = count }
+    }
+    for index in plan.targets.indices {
+      if let seconds = options.silenceSeconds { plan.targets[index].silenceSeconds = seconds }
+      if let seconds = options.answerSeconds { plan.targets[index].answerSeconds = seconds }
     }
     return plan
   }

@@ -19,9 +19,6 @@ enum KeeperTimes {
   /// With one connection the kernel looks at this interval whether a request's socket was
   /// replaced, and sends the request again; it does not give up a slow server.
   static let requestLookMilliseconds: UInt64 = 2000
-  /// With several connections the kernel knows only to give up the connection of a request that
-  /// was unanswered for so long.
-  static let requestTimeoutSecondsWithSeveral: UInt64 = 4
   /// Pauses between attempts grow from here, drawn from the upper half, so that a rack of boards
   /// does not knock all at once.
   static let firstPauseMilliseconds: UInt64 = 100
@@ -101,6 +98,8 @@ final class KeeperSlot {
   /// The connections of a former keeper are replaced, one after the other.
   var isAdopting: Bool
   var isOver = false
+  /// Where the kernel does not look whether the server answers.
+  var probe: KeeperProbe?
 
   /// Takes over descriptors: of the connections (in the order of their slots; none for a device that
   /// another keeper watched), of netlink, of the log, and of a listening Unix socket.
@@ -138,10 +137,12 @@ final class KeeperSlot {
       slots.append(slot)
     }
     // For as long as the process lives.
-    unsafe pollSet = UnsafeMutableBufferPointer<pollfd>.allocate(capacity: slots.count + 2)
+    unsafe pollSet = UnsafeMutableBufferPointer<pollfd>.allocate(capacity: slots.count + 3)
     unsafe pollSet.initialize(repeating: pollfd())
     unsafe datagram = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 8192)
     unsafe datagram.initialize(repeating: 0)
+    probe = Self.probe(plan, statistics: descriptors.statistics)
+    if let first = connections.first { beginWatch(first) }
   }
 
   /// Until the device is detached, or somebody else keeps it.
@@ -153,12 +154,13 @@ final class KeeperSlot {
       hearKernel()
       answerQuestion()
       for index in slots.indices where !isOver { step(index) }
+      if !isOver { watchAnswers() }
     }
   }
 
   private func wait() {
     var next = MonotonicTime(nanoseconds: .max)
-    // SAFETY: two entries and one a slot were allocated.
+    // SAFETY: three entries and one a slot were allocated.
     unsafe pollSet[0] = pollfd(fd: control, events: CShort(clinux_POLLIN), revents: 0)
     unsafe pollSet[1] = pollfd(fd: events, events: CShort(clinux_POLLIN), revents: 0)
     for index in slots.indices {
@@ -179,6 +181,7 @@ final class KeeperSlot {
       }
       unsafe pollSet[index + 2] = entry
     }
+    unsafe pollSet[slots.count + 2] = questionEntry(&next)
     _ = unsafe clinux_poll_all(
       pollSet.baseAddress!, UInt(pollSet.count), Deadline(at: next).pollMilliseconds)
   }

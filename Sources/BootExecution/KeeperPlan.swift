@@ -27,6 +27,14 @@ struct LiveConnection {
   var descriptor: CInt
   /// Its number among the plan's paths.
   var path: Int
+  /// When this value was made: nothing was out then.
+  let counts: AnswerCounts
+
+  init(descriptor: CInt, path: Int) {
+    self.descriptor = descriptor
+    self.path = path
+    counts = AnswerCounts(ofSocket: descriptor)
+  }
 }
 
 struct KeeperPlan: Sendable {
@@ -46,10 +54,11 @@ struct KeeperPlan: Sendable {
   var payloadByteCount: UInt64
   var token: SessionToken
   var identity: ContentIdentity
-  /// As the kernel was told; 0 leaves it to `KeeperTimes`.
+  /// As it was asked for; 0 leaves it to `detection`.
   var requestTimeoutSeconds: UInt64
   /// 0 is for ever.
   var deadTimeSeconds: UInt64
+  var detection = Detection()
 
   var encoded: ByteString {
     var text: ByteString = ""
@@ -79,6 +88,8 @@ struct KeeperPlan: Sendable {
     add("identity-count", UInt64(identity.count))
     add("request-timeout", requestTimeoutSeconds)
     add("dead-time", deadTimeSeconds)
+    add("silence", detection.silenceSeconds)
+    add("answer", detection.answerSeconds ?? 0)
     return text
   }
 }
@@ -112,7 +123,9 @@ extension KeeperPlan {
       let low = number("token-low"), let first = number("identity-first"),
       let second = number("identity-second"),
       let count = number("identity-count", maximum: UInt64(UInt32.max)),
-      let timeout = number("request-timeout"), let deadTime = number("dead-time")
+      let timeout = number("request-timeout"), let deadTime = number("dead-time"),
+      let silence = number("silence", maximum: Detection.secondsMaximum), silence > 0,
+      let answer = number("answer", maximum: Detection.secondsMaximum)
     else { return nil }
     self.init(
       deviceIndex: UInt32(device), backendIdentifier: backend, export: export, paths: paths,
@@ -120,7 +133,9 @@ extension KeeperPlan {
       flags: TransmissionFlags(rawValue: UInt16(flags)), blockByteCount: block,
       payloadByteCount: payload, token: SessionToken(high: high, low: low),
       identity: ContentIdentity(first: first, second: second, count: UInt32(count)),
-      requestTimeoutSeconds: timeout, deadTimeSeconds: deadTime)
+      requestTimeoutSeconds: timeout, deadTimeSeconds: deadTime,
+      detection: Detection(
+        silenceSeconds: silence, answerSeconds: answer == 0 ? nil : answer))
   }
 
   private static func path(_ text: ByteString) -> KeeperPath? {

@@ -40,17 +40,15 @@ struct KeeperDescriptors {
   var events: CInt
   /// For requests to the kernel.
   var kernel: CInt
+  /// What the device has done, /sys/block/nbdN/stat, or -1.
+  var statistics: CInt
   var family: UInt16
 
-  var all: [CInt] { [log, control, events, kernel].filter { $0 >= 0 } }
+  var all: [CInt] { [log, control, events, kernel, statistics].filter { $0 >= 0 } }
   func close() { for number in all { _ = clinux_close(number) } }
 }
 
 extension KeeperPlan {
-  static func kernelTimeoutSeconds(_ asked: UInt64, connectionCount: UInt32) -> UInt64 {
-    if asked != 0 { return asked }
-    return connectionCount > 1 ? KeeperTimes.requestTimeoutSecondsWithSeveral : 0
-  }
   var kernelDeadTimeSeconds: UInt64 {
     deadTimeSeconds == 0 ? KeeperTimes.foreverSeconds : deadTimeSeconds
   }
@@ -123,7 +121,11 @@ enum KeeperProcess {
     if let file = try? FileDescriptor.open("/dev/kmsg", .writeOnly) { log = file.release() }
     if log < 0 { isKernelLog = false }
     var descriptors = KeeperDescriptors(
-      log: log, isKernelLog: isKernelLog, control: -1, events: -1, kernel: -1, family: 0)
+      log: log, isKernelLog: isKernelLog, control: -1, events: -1, kernel: -1,
+      statistics: -1, family: 0)
+    if let file = try? FileDescriptor.open(device.statisticsPath) {
+      descriptors.statistics = file.release()
+    }
     do throws(KeeperError) {
       let deadline = Deadline.milliseconds(KeeperTimes.netlinkMilliseconds)
       do throws(GenericNetlinkError) {

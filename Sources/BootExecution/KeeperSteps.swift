@@ -69,6 +69,7 @@ extension Keeper {
     // Nothing that was sent may arrive later, when it has been sent again on another connection.
     if isAborted { _ = clinux_abort_connection(slot.descriptor) }
     forget(slot)
+    stopAsking()
     slot.isUncertain = false
     let now = MonotonicTime.now
     slot.state = .waiting(
@@ -91,7 +92,7 @@ extension Keeper {
     log.end()
   }
 
-  private func forget(_ slot: KeeperSlot) {
+  func forget(_ slot: KeeperSlot) {
     if slot.descriptor >= 0 { _ = clinux_close(slot.descriptor) }
     slot.descriptor = -1
   }
@@ -140,7 +141,7 @@ extension Keeper {
   }
 
   /// Each reason once an outage: what is different is loud, what is only away waits a moment.
-  private mutating func complain(_ error: ReconnectionError, _ path: Int) {
+  mutating func complain(_ error: ReconnectionError, _ path: Int) {
     guard error != lastComplaint else { return }
     if !error.isDifferentExport, let lostSince,
       MonotonicTime.now.milliseconds(since: lostSince) < KeeperTimes.complaintMilliseconds
@@ -172,6 +173,7 @@ extension Keeper {
     }
     sequence &+= 1
     handOver.set(sequence: sequence, socket: slot.descriptor)
+    beginWatch(LiveConnection(descriptor: slot.descriptor, path: slot.path))
     let error = ask(handOver.bytes)
     if error == SystemError.invalidArgument.errno { return detached() }
     guard error == 0 else { return fail(index, .system(SystemError(errno: error))) }

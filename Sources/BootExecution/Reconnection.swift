@@ -92,20 +92,13 @@ struct ExpectedExport: Sendable {
 
   private enum Stage { case connecting, negotiating, requesting, replying }
 
-  /// Options on every connection. Source: rootlink(8), "WHEN THE SERVER GOES AWAY".
-  static let keepAliveIdleSeconds: CInt = 5
-  static let keepAliveIntervalSeconds: CInt = 2
-  static let keepAliveCount: CInt = 3
-  static let userTimeoutMilliseconds: CInt = 6000
-  /// From connect to content: a peer that takes longer is tried anew.
-  static let attemptMilliseconds: UInt64 = 3000
-
   private static let requestByteCount = 28
   private static let replyByteCount = 16
   private static let inputByteCountMaximum = 16 + IdentityReader.regionByteCountMaximum
 
   private let expected: ExpectedExport
   private let connectionCount: Int
+  private let detection: Detection
   private var entry: ExportReentry
   private var reader: IdentityReader
   private var request: [UInt8]
@@ -125,6 +118,7 @@ struct ExpectedExport: Sendable {
       byteCount: plan.byteCount, flags: plan.flags, blockByteCount: plan.blockByteCount,
       payloadByteCount: plan.payloadByteCount, identity: plan.identity)
     connectionCount = Int(plan.connectionCount)
+    detection = plan.detection
     entry = ExportReentry(
       name: plan.export,
       identity: SessionIdentity(
@@ -148,7 +142,7 @@ struct ExpectedExport: Sendable {
       let unix = path.address.isUnix
       descriptor = try checked(
         clinux_socket(path.address.family, CInt(clinux_SOCK_STREAM), 0))
-      if !unix { try Self.setOptions(descriptor) }
+      if !unix { try Self.setOptions(descriptor, detection) }
       if let source = path.source {
         var raw = source.raw
         _ = try checked(unsafe clinux_bind(descriptor, &raw))  // SAFETY: ours, copied.
@@ -164,21 +158,23 @@ struct ExpectedExport: Sendable {
     inputCount = 0
     sentCount = 0
     sending = .nothing
-    deadline = .milliseconds(Self.attemptMilliseconds)
+    deadline = .milliseconds(detection.attemptMilliseconds)
     entry.restart(generation: clinux_boottime_nanoseconds())
     reader = Self.reader(of: expected.byteCount, expected.blockByteCount)
   }
 
-  static func setOptions(_ descriptor: CInt) throws(SystemError) {
+  static func setOptions(
+    _ descriptor: CInt, _ detection: Detection
+  ) throws(SystemError) {
     func set(_ option: Int, _ value: CInt) throws(SystemError) {
       _ = try checked(
         clinux_set_option(descriptor, CInt(clinux_IPPROTO_TCP), CInt(option), value))
     }
     try set(clinux_TCP_NODELAY, 1)
-    try set(clinux_TCP_KEEPIDLE, keepAliveIdleSeconds)
-    try set(clinux_TCP_KEEPINTVL, keepAliveIntervalSeconds)
-    try set(clinux_TCP_KEEPCNT, keepAliveCount)
-    try set(clinux_TCP_USER_TIMEOUT, userTimeoutMilliseconds)
+    try set(clinux_TCP_KEEPIDLE, detection.keepAliveIdleSeconds)
+    try set(clinux_TCP_KEEPINTVL, detection.keepAliveIntervalSeconds)
+    try set(clinux_TCP_KEEPCNT, Detection.keepAliveCount)
+    try set(clinux_TCP_USER_TIMEOUT, detection.userTimeoutMilliseconds)
     _ = try checked(
       clinux_set_option(descriptor, CInt(clinux_SOL_SOCKET), CInt(clinux_SO_KEEPALIVE), 1))
   }

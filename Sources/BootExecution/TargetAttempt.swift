@@ -43,6 +43,12 @@ struct TargetAttempt {
   /// How long a further path may keep the machine waiting that has one already.
   static let furtherPathMilliseconds: UInt64 = 2000
 
+  private var detection: Detection {
+    Detection(
+      silenceSeconds: target.silenceSeconds.map { UInt64($0) },
+      answerSeconds: target.answerSeconds.map { UInt64($0) })
+  }
+
   /// The error is that of the last address; those before it are handed to `note`.
   func run(
     _ book: inout AddressBook, note: (AttemptError) -> Void
@@ -107,7 +113,7 @@ struct TargetAttempt {
       connectionCount: 1, byteCount: first.export.byteCount, flags: first.export.flags,
       blockByteCount: 512, payloadByteCount: 0, token: token, identity: identity,
       requestTimeoutSeconds: UInt64(target.requestTimeoutSeconds ?? 0),
-      deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0))
+      deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0), detection: detection)
     if first.export.flags.contains(.canMultiConn) {
       var mains: UInt32 = 0
       for path in paths where path.site == paths[index].site && path.isMain { mains += 1 }
@@ -165,7 +171,7 @@ struct TargetAttempt {
         to: address, from: path.source, names: names, identity: identity, until: deadline)
     } catch { throw .connection(error) }
     if !address.isUnix {
-      do { try Reconnection.setOptions(connection.socket.descriptor.rawValue) } catch {
+      do { try Reconnection.setOptions(connection.socket.descriptor.rawValue, detection) } catch {
         throw .connection(.lost(address: address.text, error))
       }
     }
@@ -193,7 +199,7 @@ struct TargetAttempt {
         maximumPayloadByteCount: sizes?.maximumPayload ?? BlockSizes.unnegotiatedMaximumPayload),
       transmissionFlags: flags.rawValue,
       timeoutSeconds: isKept
-        ? KeeperPlan.kernelTimeoutSeconds(
+        ? detection.kernelTimeoutSeconds(
           plan.requestTimeoutSeconds, connectionCount: plan.connectionCount)
         : plan.requestTimeoutSeconds,
       deadTimeoutSeconds: isKept ? plan.kernelDeadTimeSeconds : plan.deadTimeSeconds,

@@ -7,7 +7,6 @@ struct UblkLimits: Sendable {
   static let queueDepth: UInt16 = 128
   /// Data are not kept in buffers of ours (user copy), so that longer requests cost no memory.
   static let requestByteCountMaximum: UInt32 = 512 << 10
-  static let silenceSecondsDefault: UInt64 = 10
   /// A server that answers others and leaves one request open for so many times the limit on
   /// silence has forgotten it.
   static let forgottenFactor: UInt64 = 6
@@ -15,7 +14,7 @@ struct UblkLimits: Sendable {
   static let lookNanoseconds: UInt64 = 500_000_000
 
   /// A connection that owes an answer and says nothing for so long is given up.
-  var silenceNanoseconds = silenceSecondsDefault * 1_000_000_000
+  var silenceNanoseconds = Detection.answerSecondsDefault * 1_000_000_000
   /// With no connection for so long requests fail; 0 is never.
   var deadNanoseconds: UInt64 = 0
   /// The server takes FUA.

@@ -92,9 +92,8 @@ enum UblkProcess {
     }
     var limits = UblkLimits()
     limits.takesFUA = plan.flags.contains(.sendFUA)
-    if plan.requestTimeoutSeconds != 0 {
-      limits.silenceNanoseconds = min(plan.requestTimeoutSeconds, 86_400) * 1_000_000_000
-    }
+    limits.silenceNanoseconds =
+      min(plan.detection.ublkSilenceSeconds(plan.requestTimeoutSeconds), 86_400) * 1_000_000_000
     limits.deadNanoseconds = min(plan.deadTimeSeconds, 1 << 31) * 1_000_000_000
     let queue: UblkQueue
     do { queue = try UblkQueue(device, depth: information.queueDepth) } catch {

@@ -55,6 +55,10 @@ public struct AttachmentTarget: Equatable, Sendable {
   public var requestTimeoutSeconds: UInt32?
   /// How long a dead connection may be awaited; nil leaves it to the program, 0 is for ever.
   public var deadTimeSeconds: UInt32?
+  /// How long the machine of the server may say nothing, and the server owe an answer; nil leaves
+  /// it to the program.
+  public var silenceSeconds: UInt32?
+  public var answerSeconds: UInt32?
   /// "nbdroot=", "root=", "netroot=", "root-path of lease eth0"...
   public var origin: ByteString
   public var serverOrigin: ServerOrigin?

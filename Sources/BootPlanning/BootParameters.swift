@@ -32,6 +32,8 @@ struct BootParameters {
   var timeout: KernelParameter?
   var connections: KernelParameter?
   var deadTime: KernelParameter?
+  var silence: KernelParameter?
+  var answer: KernelParameter?
   var driver: KernelParameter?
   var paths: [KernelParameter] = []
   var replicas: [KernelParameter] = []
@@ -85,6 +87,10 @@ struct BootParameters {
       connections = word
     } else if word.isNamed("rootlink.deadtime") {
       deadTime = word
+    } else if word.isNamed("rootlink.silence") {
+      silence = word
+    } else if word.isNamed("rootlink.answer") {
+      answer = word
     } else if word.isNamed("rootlink.driver") {
       driver = word
     } else if word.isNamed("rootlink.path") {

@@ -110,6 +110,8 @@ extension AttachmentTarget {
       writer.member("requestTimeoutSeconds", requestTimeoutSeconds)
     }
     if let deadTimeSeconds { writer.member("deadTimeSeconds", deadTimeSeconds) }
+    if let silenceSeconds { writer.member("silenceSeconds", silenceSeconds) }
+    if let answerSeconds { writer.member("answerSeconds", answerSeconds) }
     if blockProtocol == .rnbd {
       writer.member("session", session)
       writer.member("devicePath", devicePath)

@@ -18,6 +18,7 @@ public func plan(for input: PlanningInput) throws(PlanError) -> AttachmentPlan {
 struct Planner {
   static let targetCountMaximum = 32
   static let timeMaximumSeconds: UInt64 = 604_800  // A week.
+  static let detectionMaximumSeconds: UInt64 = 3600
 
   private let parameters: BootParameters
   private let network: NetworkParameters

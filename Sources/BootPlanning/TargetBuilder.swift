@@ -65,7 +65,7 @@ struct TargetBuilder {
     target.blockSize = request.options.blockSize
     target.requestTimeoutSeconds = request.options.timeoutSeconds
     target.connectionCount = try connectionCount(from: request.options)
-    target.deadTimeSeconds = try deadTimeSeconds()
+    try addTimes(to: &target)
     if !arePathsTaken {
       arePathsTaken = true
       target.paths += try furtherPaths(parameters.paths, port: path.port)
@@ -130,7 +130,7 @@ struct TargetBuilder {
     target.ioMode = request.ioMode ?? .block
     target.queueCount = request.queueCount
     target.connectionCount = try connectionCount(from: NBDOptions())
-    target.deadTimeSeconds = try deadTimeSeconds()
+    try addTimes(to: &target)
     return Wish(target: target, device: request.device)
   }
 
@@ -205,10 +205,17 @@ struct TargetBuilder {
     return paths
   }
 
-  private func deadTimeSeconds() throws(PlanError) -> UInt32? {
-    guard let parameter = parameters.deadTime else { return nil }
-    return try read(parameter) { (text) throws(SyntaxError) in
-      try ServerGrammar.number(text, maximum: Planner.timeMaximumSeconds)
+  private func addTimes(to target: inout AttachmentTarget) throws(PlanError) {
+    func seconds(
+      _ parameter: KernelParameter?, _ minimum: UInt64, _ maximum: UInt64
+    ) throws(PlanError) -> UInt32? {
+      guard let parameter else { return nil }
+      return try read(parameter) { (text) throws(SyntaxError) in
+        try ServerGrammar.number(text, minimum: minimum, maximum: maximum)
+      }
     }
+    target.deadTimeSeconds = try seconds(parameters.deadTime, 0, Planner.timeMaximumSeconds)
+    target.silenceSeconds = try seconds(parameters.silence, 1, Planner.detectionMaximumSeconds)
+    target.answerSeconds = try seconds(parameters.answer, 1, Planner.detectionMaximumSeconds)
   }
 }

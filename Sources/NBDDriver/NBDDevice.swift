@@ -32,6 +32,8 @@ public struct NBDDevice: Equatable, Sendable {
 
   public var name: ByteString { ByteString("nbd\(index)") }
   public var node: ByteString { "/dev/" + name }
+  /// Source: Linux `Documentation/block/stat.rst`.
+  public var statisticsPath: ByteString { directory + "/stat" }
   var directory: ByteString { root + "/sys/block/" + name }
 
   /// Every device that the driver has made, attached or not, by index.

@@ -13,6 +13,8 @@ struct OptionName: Equatable {
   static let device = OptionName(text: "--device", takesValue: true)
   static let driver = OptionName(text: "--driver", takesValue: true)
   static let connections = OptionName(text: "--connections", takesValue: true)
+  static let silence = OptionName(text: "--silence", takesValue: true)
+  static let answer = OptionName(text: "--answer", takesValue: true)
   static let timeout = OptionName(text: "--timeout", takesValue: true)
   static let once = OptionName(text: "--once", takesValue: false)
   static let keep = OptionName(text: "--keep", takesValue: true)

@@ -3,8 +3,9 @@
 /// The one screen of help; rootlink(8) has the rest and a test compares the two.
 let usage = """
   Usage: rootlink attach [TARGET] [--device DEVICE] [--driver auto|nbd|ublk] [--connections N]
-                         [--timeout SECONDS] [--once] [--no-keep]
-                         [--interface auto|netlink|ioctl] [--cmdline TEXT | --cmdline-file FILE]
+                         [--silence SECONDS] [--answer SECONDS] [--timeout SECONDS] [--once]
+                         [--no-keep] [--interface auto|netlink|ioctl]
+                         [--cmdline TEXT | --cmdline-file FILE]
          rootlink attach --keep DEVICE
          rootlink plan   [--cmdline TEXT | --cmdline-file FILE] [--root DIR]
                          [--format json|shell] [--without-lease]
@@ -16,6 +17,8 @@ let usage = """
     --device DEVICE      Attach as DEVICE (default: as the command line says, else /dev/nbd0).
     --driver NAME        Who carries the data: the kernel (nbd) or a process of ours (ublk).
     --connections N      Up to N connections, if the server allows several (default 1, at most 16).
+    --silence SECONDS    How long the server's machine may say nothing (default 6).
+    --answer SECONDS     How long the server may owe an answer (default 10; 4 with several connections).
     --timeout SECONDS    Give up after SECONDS (default 180; 0: never), instead of rootlink.timeout=.
     --once               Try once and do not repeat.
     --keep DEVICE        Reconnect DEVICE from now on: its own keeper is gone, or is to be replaced.

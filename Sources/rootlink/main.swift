@@ -27,8 +27,9 @@ func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
   let options = try Options(
     arguments,
     known: [
-      .device, .driver, .connections, .timeout, .once, .keep, .noKeep, .interface, .commandLine,
-      .commandLineFile,
+      .device, .driver, .connections, .silence, .answer, .timeout, .once, .keep, .noKeep,
+      .interface,
+      .commandLine, .commandLineFile,
     ], wordCountMaximum: 1)
   if let device = options[.keep] {
     guard arguments.count <= 2, options.words.isEmpty else {
@@ -50,6 +51,12 @@ func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
   }
   if let count = try options.number(.connections, in: 1...16) {
     request.connectionCount = UInt32(count)
+  }
+  if let seconds = try options.number(.silence, in: 1...3600) {
+    request.silenceSeconds = UInt32(seconds)
+  }
+  if let seconds = try options.number(.answer, in: 1...3600) {
+    request.answerSeconds = UInt32(seconds)
   }
   if let seconds = try options.number(.timeout, in: 0...604_800) {
     request.timeoutSeconds = UInt32(seconds)

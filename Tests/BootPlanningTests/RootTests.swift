@@ -109,6 +109,12 @@ struct RootTests {
     ("rootlink.deadtime=0", #"192.0.2.1 10809 "a" nbd0 deadtime=0; root /dev/nbd0"#),
     ("rootlink.deadtime=x", "error at 1: a number from 0 to 604800"),
     (
+      "rootlink.silence=1 rootlink.answer=3600",
+      #"192.0.2.1 10809 "a" nbd0 silence=1 answer=3600; root /dev/nbd0"#
+    ),
+    ("rootlink.silence=0", "error at 1: a number from 1 to 3600"),
+    ("rootlink.answer=3601", "error at 1: a number from 1 to 3600"),
+    (
       "rootlink.path=192.0.2.9@192.0.2.2 rootlink.path=[2001:db8::9]@[2001:db8::2]:11",
       #"192.0.2.1 10809 192.0.2.9>192.0.2.2 10809 2001:db8::9>2001:db8::2 11 "a" nbd0; "#
         + "root /dev/nbd0"

@@ -4,7 +4,9 @@
 #define ROOTLINK_CLINUX_KEEPER_H
 #include <errno.h>
 #include <poll.h>
+#include <netinet/in.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -19,6 +21,19 @@ static inline int clinux_poll_all(struct pollfd *set, unsigned long count, int m
 static inline int clinux_abort_connection(int fd) {
   struct sockaddr none = {.sa_family = AF_UNSPEC};
   return connect(fd, &none, sizeof none) < 0 ? -errno : 0;
+}
+/* Bytes that the peer's TCP has acknowledged, and bytes received in order. -EPROTONOSUPPORT where the
+   kernel does not count them (before Linux 4.1), another negated errno for what is no TCP socket.
+   Source: `struct tcp_info` in Linux `include/uapi/linux/tcp.h`, which libc's header cuts short. */
+static inline int clinux_tcp_byte_counts(int fd, uint64_t *acknowledged, uint64_t *received) {
+  enum { acked_at = 120, received_at = 128, end = 136, option = 11 /* TCP_INFO */ };
+  unsigned char raw[end];
+  socklen_t length = sizeof raw;
+  if (getsockopt(fd, IPPROTO_TCP, option, raw, &length) < 0) return -errno;
+  if (length < sizeof raw) return -EPROTONOSUPPORT;
+  memcpy(acknowledged, raw + acked_at, sizeof *acknowledged);
+  memcpy(received, raw + received_at, sizeof *received);
+  return 0;
 }
 /* The user and the process at the other end of a Unix socket. */
 int clinux_peer_process(int fd, uint32_t *user, int *process);
