@@ -12,10 +12,21 @@ static void close_between(int first, int last) {
 }
 
 void clinux_become_keeper(const char *task_name, const int *kept, int count) {
-  static const int ignored[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGPIPE, SIGALRM, SIGTERM,
-                                SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU};
   setsid();
-  for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) signal(ignored[i], SIG_IGN);
+  /* What a fault of its own raises keeps its effect, and SIGPWR waits until it is asked for. */
+  static const int kept_signals[] = {SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};
+  sigset_t waiting;
+  sigemptyset(&waiting);
+  sigaddset(&waiting, SIGPWR);
+  sigprocmask(SIG_SETMASK, &waiting, NULL);
+  for (int number = 1; number <= 64; number++) {
+    int is_kept = number == SIGPWR;
+    for (size_t i = 0; i < sizeof kept_signals / sizeof *kept_signals; i++)
+      is_kept |= number == kept_signals[i];
+    /* The kernel's own structure, the handler first: libc refuses the signals that it uses itself. */
+    unsigned long ignored[8] = {(unsigned long)SIG_IGN};
+    if (!is_kept) syscall(SYS_rt_sigaction, number, ignored, NULL, 8);
+  }
   char *name = (char *)clinux_argument(0);
   if (name && name[0]) name[0] = '@';
   prctl(PR_SET_NAME, task_name);

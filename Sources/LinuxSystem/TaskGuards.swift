@@ -10,8 +10,8 @@ import CLinux
 import WireFormat
 
 /// Leaves the session and the directory that it was started in, begins argv[0] with `@` (systemd
-/// spares such a process at shutdown and when the root is switched), ignores the signals that ask
-/// for an end (HUP, INT, QUIT, PIPE, ALRM, TERM, USR1, USR2 and those of terminals), closes every
+/// spares such a process at shutdown and when the root is switched), ignores every signal that does
+/// not mean a fault of its own (SIGPWR stays pending, for `ShutdownSigns`), closes every
 /// descriptor but `kept`, and puts /dev/null in place of the standard streams. For the child of a
 /// fork, or a program's own beginning. `name` is what ps(1) shows, at most 15 bytes.
 public func becomeKeeper(named name: StaticString, keeping kept: [CInt]) {

@@ -22,8 +22,8 @@ static inline int clinux_set_io_flusher(void) {
 }
 
 /* Becomes a process that stays: a session of its own, argv[0] beginning with `@` (systemd's last
-   killing spree spares it), `name` for ps(1), signals that ask for an end ignored, no descriptor but
-   the `count` ones of `kept`, which is sorted, with /dev/null (or nothing) for those of the standard
+   killing spree spares it), `name` for ps(1), every signal ignored that may be (SIGPWR stays
+   pending, as a sign that the system goes down), no descriptor but the `count` ones of `kept`, which is sorted, with /dev/null (or nothing) for those of the standard
    streams that are not kept, and / as its directory. */
 void clinux_become_keeper(const char *name, const int *kept, int count);
 
