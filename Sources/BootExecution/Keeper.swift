@@ -84,6 +84,10 @@ final class KeeperSlot {
   let kernel: CInt
   var handOver: PreparedReconfiguration
   var settle: PreparedReconfiguration
+  /// Hands over a connection that refuses every request.
+  var refusal: PreparedReconfiguration
+  var refused = RefusedRequests()
+  var shutdown: ShutdownWatch
   var sequence: UInt32 = 1
 
   let pollSet: UnsafeMutableBufferPointer<pollfd>
@@ -115,14 +119,18 @@ final class KeeperSlot {
     control = descriptors.control
     events = descriptors.events
     kernel = descriptors.kernel
-    func prepared(takesSocket: Bool) -> PreparedReconfiguration {
+    func prepared(takesSocket: Bool, deadTimeSeconds: UInt64) -> PreparedReconfiguration {
       PreparedReconfiguration(
         family: descriptors.family, index: plan.deviceIndex, timeoutSeconds: nil,
-        deadTimeoutSeconds: plan.kernelDeadTimeSeconds, takesSocket: takesSocket,
+        deadTimeoutSeconds: deadTimeSeconds, takesSocket: takesSocket,
         backendIdentifier: plan.backendIdentifier)
     }
-    handOver = prepared(takesSocket: true)
-    settle = prepared(takesSocket: false)
+    handOver = prepared(takesSocket: true, deadTimeSeconds: plan.kernelDeadTimeSeconds)
+    settle = prepared(takesSocket: false, deadTimeSeconds: plan.kernelDeadTimeSeconds)
+    refusal = prepared(takesSocket: true, deadTimeSeconds: 0)
+    shutdown = ShutdownWatch(
+      descriptors.signs, patience: ShutdownPatience(), device: ByteString(deviceName),
+      log: KeeperLog(descriptor: descriptors.log, isKernelLog: descriptors.isKernelLog))
     site = plan.paths[connections.first?.path ?? 0].site
     isAdopting = connections.isEmpty
     for number in 0..<Int(plan.connectionCount) {
@@ -155,6 +163,7 @@ final class KeeperSlot {
       answerQuestion()
       for index in slots.indices where !isOver { step(index) }
       if !isOver { watchAnswers() }
+      if !isOver { lookForShutdown() }
     }
   }
 
@@ -182,6 +191,7 @@ final class KeeperSlot {
       unsafe pollSet[index + 2] = entry
     }
     unsafe pollSet[slots.count + 2] = questionEntry(&next)
+    if !hasServer { next = min(next, shutdown.next) }
     _ = unsafe clinux_poll_all(
       pollSet.baseAddress!, UInt(pollSet.count), Deadline(at: next).pollMilliseconds)
   }

@@ -43,8 +43,11 @@ struct KeeperDescriptors {
   /// What the device has done, /sys/block/nbdN/stat, or -1.
   var statistics: CInt
   var family: UInt16
+  var signs = ShutdownSigns()
 
-  var all: [CInt] { [log, control, events, kernel, statistics].filter { $0 >= 0 } }
+  var all: [CInt] {
+    [log, control, events, kernel, statistics].filter { $0 >= 0 } + signs.descriptors
+  }
   func close() { for number in all { _ = clinux_close(number) } }
 }
 
@@ -89,6 +92,7 @@ enum KeeperProcess {
       _ = clinux_wait(child)
       throw .notStarted
     }
+    spareFromKillall(UInt32(child), device: NBDDevice(index: plan.deviceIndex).name)
   }
 
   /// In the child; returns when the device is detached.
@@ -141,6 +145,7 @@ enum KeeperProcess {
       }
       descriptors.kernel = kernel
       descriptors.control = try listen(device)
+      descriptors.signs = ShutdownSigns.open()
       return descriptors
     } catch {
       descriptors.close()

@@ -229,7 +229,7 @@ extension Keeper {
   }
 
   /// The errno of the kernel's answer; ETIMEDOUT without one.
-  private func ask(_ message: borrowing [UInt8]) -> CInt {
+  func ask(_ message: borrowing [UInt8]) -> CInt {
     let sent = unsafe message.withUnsafeBytes { raw in
       // SAFETY: the array's own storage.
       unsafe clinux_send(kernel, raw.baseAddress!, raw.count, 0)

@@ -43,13 +43,17 @@ private enum Kind {
   /// Since when no connection is live; what waits fails once the dead time has passed.
   private var deadNanoseconds: UInt64 = 0
   private var isGivenUp = false
+  private var shutdown: ShutdownWatch
+  /// The system ends without its server: nothing is brought back any more.
+  private var isEnding = false
   /// Grows with each silence that no answer followed: a server that needs long gets long.
   private var silenceFactor: UInt64 = 1
 
   /// `ring` must have been opened by the thread that runs: `ringOptions`, `ringEntryCount`.
   init(
     _ queue: consuming UblkQueue, ring: consuming IORing, slotCount: Int,
-    source: consuming Source, page: UblkStatePage, limits: UblkLimits
+    source: consuming Source, page: UblkStatePage, limits: UblkLimits,
+    shutdown: consuming ShutdownWatch
   ) {
     let depth = queue.depth
     ledger = RequestLedger(depth: depth, slotCount: slotCount)
@@ -64,6 +68,7 @@ private enum Kind {
     self.ring = ring
     self.queue = queue
     self.source = source
+    self.shutdown = shutdown
   }
 
   /// Takes the sockets, and fetches every tag: the device may be started.
@@ -94,7 +99,8 @@ private enum Kind {
         for index in 0..<count { try handle(unsafe completions[index]) }
         if count < Self.completionCount { break }
       }
-      if liveCount < connections.count { try reconnect() }
+      if liveCount < connections.count, !isEnding { try reconnect() }
+      try lookForShutdown()
       if ledger.outstandingCount > 0, now >= looksAgain { try lookForSilence() }
       if ledger.waitingCount > 0 { try dispatch() }
     }
@@ -105,7 +111,8 @@ private enum Kind {
   private var wait: UInt64? {
     var until = UInt64.max
     if ledger.outstandingCount > 0 { until = looksAgain }
-    if liveCount < connections.count {
+    if liveCount == 0 { until = min(until, shutdown.next.nanoseconds) }
+    if liveCount < connections.count, !isEnding {
       for connection in connections where connection.state == .absent {
         until = min(until, connection.stepNanoseconds)
       }
@@ -362,11 +369,23 @@ private enum Kind {
     guard limits.deadNanoseconds > 0, liveCount == 0, now > deadNanoseconds,
       now &- deadNanoseconds > limits.deadNanoseconds
     else { return }
+    try giveUp()
+  }
+
+  private mutating func giveUp() throws(SystemError) {
     isGivenUp = true
     while let tag = ledger.firstWaiting {
       ledger.finish(tag)
       try commit(tag, -5)
     }
+  }
+
+  private mutating func lookForShutdown() throws(SystemError) {
+    guard shutdown.look(isServed: liveCount > 0, at: MonotonicTime(nanoseconds: now)) else {
+      return
+    }
+    isEnding = true
+    try giveUp()
   }
 
   /// The device is gone: says so to every server. Source: NBD_CMD_DISC, NBD `doc/proto.md`.

@@ -43,15 +43,17 @@ enum UblkProcess {
     guard piped == 0 else { throw .system(step: "pipe", SystemError(errno: 0 &- piped)) }
     var log: CInt = -1
     if let file = try? FileDescriptor.open("/dev/kmsg", .writeOnly) { log = file.release() }
+    let signs = ShutdownSigns.open()
     let child = clinux_fork()
     if child == 0 {
       carry(
-        plan, device, information, connections, page, log: log,
+        plan, device, information, connections, page, signs, log: log,
         ready: FileDescriptor(owning: ends[1]))
       clinux_exit_now(0)
     }
     _ = clinux_close(ends[1])
     if log >= 0 { _ = clinux_close(log) }
+    signs.close()
     let reading = FileDescriptor(owning: ends[0])
     guard child > 0 else { throw .system(step: "fork", SystemError(errno: 0 &- child)) }
     do throws(UblkProcessError) {
@@ -71,16 +73,17 @@ enum UblkProcess {
       _ = clinux_wait(child)
       throw error
     }
+    spareFromKillall(UInt32(child), device: device.name)
     return UInt32(child)
   }
 
   /// In the child; returns when the device is gone.
   private static func carry(
     _ plan: KeeperPlan, _ device: UblkDevice, _ information: DeviceInformation,
-    _ connections: [LiveConnection], _ page: UblkStatePage, log descriptor: CInt,
-    ready: consuming FileDescriptor
+    _ connections: [LiveConnection], _ page: UblkStatePage, _ signs: ShutdownSigns,
+    log descriptor: CInt, ready: consuming FileDescriptor
   ) {
-    var kept: [CInt] = [ready.rawValue]
+    var kept: [CInt] = [ready.rawValue] + signs.descriptors
     var sockets: [CInt] = []
     for connection in connections { sockets.append(connection.descriptor) }
     kept += sockets
@@ -104,9 +107,12 @@ enum UblkProcess {
       return tell(ready, UblkError.ring(error).report.reason)
     }
     let source = UblkReconnects(plan, connections, device: device.name, log: log)
+    let shutdown = ShutdownWatch(
+      signs, patience: ShutdownPatience(), device: device.name,
+      log: KeeperLog(descriptor: descriptor, isKernelLog: true))
     var engine = UblkEngine(
       queue, ring: ring, slotCount: Int(plan.connectionCount), source: source, page: page,
-      limits: limits)
+      limits: limits, shutdown: shutdown)
     do { try engine.start(sockets) } catch {
       return tell(ready, "io_uring: \(error.text)")
     }

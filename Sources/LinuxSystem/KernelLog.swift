@@ -23,13 +23,16 @@ public struct Log: Sendable {
   public init(_ destination: Destination) { self.destination = destination }
 
   /// The kernel's log while the root is still the initramfs, else standard error.
-  public static var ofThisMachine: Log {
+  public static var ofThisMachine: Log { Log(rootIsInitramfs ? .kernel : .standardError) }
+
+  /// Whether nothing is mounted over the file system that the kernel began with.
+  public static var rootIsInitramfs: Bool {
     let mounts = try? readFile("/proc/self/mounts", limit: 1 << 20)
     for line in mounts?.fields(separatedBy: 0x0a) ?? [] {
       let words = line.fields(separatedBy: 0x20)
-      if words.count > 2, words[1] == "/", words[2] != "rootfs" { return Log(.standardError) }
+      if words.count > 2, words[1] == "/", words[2] != "rootfs" { return false }
     }
-    return Log(mounts == nil ? .standardError : .kernel)
+    return mounts != nil
   }
 
   /// One fact, then what to do next. Control characters are escaped, long lines are cut.

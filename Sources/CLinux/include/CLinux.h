@@ -10,6 +10,7 @@
 #include "clinux_nbd.h"
 #include "clinux_process.h"
 #include "clinux_server.h"
+#include "clinux_shutdown.h"
 #include "clinux_socket.h"
 #include "clinux_uring.h"
 #endif
