@@ -43,6 +43,9 @@ install-hooks:
 	install -m 755 dracut/57rootlink/*.sh $(DRACUTDIR)
 
 install: all install-hooks
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/sbin|$(PREFIX)/sbin|' systemd/rootlink-keep@.service \
+	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/rootlink-keep@.service
 	install -D -m 755 out/rootlink $(DESTDIR)$(PREFIX)/sbin/rootlink
 	install -D -m 755 out/rootlinkd $(DESTDIR)$(PREFIX)/sbin/rootlinkd
 	for page in docs/man/*.[1-9]; do \

@@ -5,19 +5,25 @@
 
 check() {
   require_binaries rootlink || return 1
-  # In an image for this host only, or for a mount point of it: when the root is on nbd now.
+  # In an image for this host only, or for a mount point of it: when the root is on nbd or ublk now.
   # shellcheck disable=SC2154 # dracut's own variables.
   if [[ $hostonly ]] || [[ $mount_needs ]]; then
     local device
     device=$(find_root_block_device) || return 255
     [[ -b /dev/block/$device ]] || return 255
-    check_block_and_slaves block_is_nbd "$device" || return 255
+    check_block_and_slaves block_is_ours "$device" || return 255
   fi
   return 0
 }
 
+# Of either driver; the argument is MAJOR:MINOR.
+block_is_ours() {
+  block_is_nbd "$1" && return 0
+  [[ $(readlink "/sys/dev/block/$1") == */ublkb* ]]
+}
+
 depends() {
-  echo network rootfs-block
+  echo network rootfs-block shutdown
 }
 
 installkernel() {
@@ -35,6 +41,7 @@ install() {
   inst_hook initqueue/online 50 "$moddir/online.sh"
   inst_hook initqueue/settled 50 "$moddir/settled.sh"
   inst_hook cleanup 50 "$moddir/cleanup.sh"
+  inst_hook shutdown 50 "$moddir/detach.sh"
   inst_script "$moddir/rootlinkroot.sh" /sbin/rootlinkroot
   if dracut_module_included systemd-initrd; then
     inst_script "$moddir/rootlink-generator.sh" \

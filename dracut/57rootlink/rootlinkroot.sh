@@ -15,6 +15,7 @@ attach() {
   modprobe nbd
   if rootlink attach; then
     mount_as_planned
+    need_shutdown # The image comes back when the root is to be unmounted, if the root has it.
     : >/run/rootlink/attached
   else
     : >/run/rootlink/failed
