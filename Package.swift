@@ -69,6 +69,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 let client: [Target] = [
   bothWays("WireFormat", isHot: true),
   bothWays("NBDProtocol", ["WireFormat"]),
+  bothWays("RTRSProtocol", ["WireFormat"]),
   bothWays("NetlinkProtocol", ["WireFormat"]),
   bothWays("DNSProtocol", ["WireFormat"]),
   bothWays("BootPlanning", ["WireFormat"], isHot: true),
@@ -127,6 +128,7 @@ let testTargets: [Target] = [
   tests("NBDDriverTests", ["NBDDriver", "WireFormat"]),
   tests("UblkDriverTests", ["UblkDriver", "WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
+  tests("RTRSProtocolTests", ["RTRSProtocol", "WireFormat"]),
   tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),
   tests(

@@ -36,8 +36,19 @@ extension OutputSpan where Element == UInt8 {
     }
   }
 
+  public mutating func append<T: FixedWidthInteger & UnsignedInteger>(littleEndian value: T) {
+    for shift in stride(from: 0, to: T.bitWidth, by: 8) {
+      append(UInt8(truncatingIfNeeded: value >> T(shift)))
+    }
+  }
+
   public mutating func append(bytes: [UInt8]) {
     for byte in bytes { append(byte) }
+  }
+
+  /// Padding and reserved fields: `count` zero bytes.
+  public mutating func append(zeroes count: Int) {
+    for _ in 0..<count { append(0) }
   }
 }
 

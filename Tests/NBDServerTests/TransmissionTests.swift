@@ -6,6 +6,7 @@ import NBDProtocol
 import NBDServer
 import TestSupport
 import Testing
+import WireFormat
 
 @Suite("A session")
 struct TransmissionTests {
