@@ -70,6 +70,7 @@ let client: [Target] = [
   bothWays("WireFormat", isHot: true),
   bothWays("NBDProtocol", ["WireFormat"]),
   bothWays("RTRSProtocol", ["WireFormat"]),
+  bothWays("RNBDProtocol", ["WireFormat"]),
   bothWays("NetlinkProtocol", ["WireFormat"]),
   bothWays("DNSProtocol", ["WireFormat"]),
   bothWays("BootPlanning", ["WireFormat"], isHot: true),
@@ -129,6 +130,7 @@ let testTargets: [Target] = [
   tests("UblkDriverTests", ["UblkDriver", "WireFormat"]),
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("RTRSProtocolTests", ["RTRSProtocol", "WireFormat"]),
+  tests("RNBDProtocolTests", ["RNBDProtocol", "WireFormat"]),
   tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),
   tests(
