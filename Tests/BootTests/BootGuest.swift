@@ -38,6 +38,8 @@ struct BootGuest: Sendable {
   /// A script of the lab that makes another initramfs of the one it is given.
   var initramfsFilter: String?
   var deadlineSeconds = 480.0
+  /// The journal of a file system that lost its server is replayed before it is looked at.
+  var replaysJournal = false
 
   /// `prepare`, before the guest starts, and `meanwhile`, while it runs, start servers, which live
   /// until the guest has ended.
@@ -88,6 +90,9 @@ struct BootGuest: Sendable {
     let started = ContinuousClock().now
     servers += try await meanwhile(RunningGuest(network: network, disk: copy, qemu: qemu))
     let status = try await qemu.status(withinSeconds: deadlineSeconds)
+    if replaysJournal {
+      _ = try? await HostProcess.run(["e2fsck", "-f", "-y", device(copy, disk)], withinSeconds: 60)
+    }
     let outcome = BootOutcome(
       name: name, nonce: nonce, console: qemu.text, status: status,
       servers: servers.map { $0.text }, marker: await marker(in: copy, layout: disk),

@@ -66,8 +66,8 @@ install -m 755 "$rootlink" "$work/sbin/rootlink"
 install -m 755 "$here/init" "$work/init"
 cp "$scenario" "$work/scenario"
 install -m 755 "$client" "$work/sbin/nbd-client"
-# The real blkdiscard can write zeroes, busybox's cannot. TINY_GUEST_PROGRAMS names more.
-programs="$client $(command -v blkdiscard) ${TINY_GUEST_PROGRAMS-}"
+# The real blkdiscard can write zeroes, busybox's cannot; sysvinit's killall5 can spare somebody. TINY_GUEST_PROGRAMS names more.
+programs="$client $(command -v blkdiscard) $(command -v killall5) ${TINY_GUEST_PROGRAMS-}"
 for program in $programs; do
   [ "$program" = "$client" ] || install -m 755 "$program" "$work/sbin/"
 done
