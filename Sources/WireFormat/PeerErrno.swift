@@ -3,7 +3,7 @@
 // those of x86 and ARM whatever this is compiled for, and nothing here comes from a system call.
 
 /// A positive Linux error number in a message; 0 is success.
-public struct PeerErrno: RawRepresentable, Equatable, Sendable {
+public struct PeerErrno: RawRepresentable, Error, Equatable, Sendable {
   public let rawValue: UInt16
   public init(rawValue: UInt16) { self.rawValue = rawValue }
 
