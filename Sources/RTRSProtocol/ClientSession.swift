@@ -247,7 +247,9 @@ extension ClientSession {
       request, direction, dataByteCount: dataByteCount, userByteCount: userByteCount)
   }
 
-  /// Gives up a request that waits; false when it is out or stranded, and must be kept.
+  /// Gives up a request that waits; false when it is out or stranded, and must be kept. Its chunk
+  /// is used again: one that was sent before is given up only when the server must have noticed
+  /// the loss, too.
   public mutating func abandon(_ request: UInt16) -> Bool {
     guard requests.entries[Int(request)].place == .waiting else { return false }
     requests.finish(request)

@@ -157,6 +157,13 @@ struct ServerPathTests {
     }
     #expect(next != token)
     #expect(server.play(token.index) == [.tearDown(.replaced)])
+    // A connection that the old one did not have yet is none of its, if it comes of a new attempt.
+    guard case .accept(let last) = server.admit(connection: 1, attempt: 4) else {
+      Issue.record("not admitted")
+      return
+    }
+    #expect(last != next)
+    #expect(server.play(next.index) == [.tearDown(.replaced)])
   }
 
   @Test("ends when it is not connected in time, or falls silent")
