@@ -10,12 +10,15 @@
 //   1  A fenced connection never begins an operation.
 //   2  A connection is entered when no fenced one of its slot is inside an operation.
 //   3  Generations of a slot only grow.
+//   4  A connection that comes back is entered when all that its siblings had received by then is
+//      done: the client may have given one of them up, and repeated what was out on it.
 //
 // Every request of a connection passes `begin` and `end`: one lock, free but for its siblings.
 
 import BlockBackends
 import Foundation
 import LinuxSystem
+import Synchronization
 import WireFormat
 
 /// Why a connection is not let in.
@@ -52,6 +55,22 @@ public enum AttachmentRefusal: Error, Equatable, Sendable {
   }
 }
 
+/// What an attachment does to a connection, or asks of it.
+public struct ConnectionControl: Sendable {
+  /// Shuts its socket down.
+  public var interrupt: @Sendable () -> Void
+  /// How many bytes of its stream have arrived, the handshake included; nil when that is not known.
+  public var arrivedByteCount: @Sendable () -> UInt64?
+
+  public init(
+    interrupt: @escaping @Sendable () -> Void,
+    arrivedByteCount: @escaping @Sendable () -> UInt64?
+  ) {
+    self.interrupt = interrupt
+    self.arrivedByteCount = arrivedByteCount
+  }
+}
+
 public final class Attachment: @unchecked Sendable {
   // Unchecked: whatever changes is touched only while `condition` is locked.
   private struct Slot {
@@ -64,7 +83,6 @@ public final class Attachment: @unchecked Sendable {
   private var slots: [UInt16: Slot] = [:]
   private var connectionCount = 0
   private var fence = RequestFence()
-  private var isFenceUsed = true
   private var waitingCount = 0
   /// A goodbye was the last thing heard.
   private var hasSaidGoodbye = false
@@ -91,24 +109,24 @@ public final class Attachment: @unchecked Sendable {
   }
 
   /// Lets a connection in when what it replaces is out; nil when the attachment has ended
-  /// meanwhile. `interrupt` is called at most once, under the lock, when a newer connection takes
-  /// the slot; it shuts the socket down. `openLayer` is called once in the life of an attachment.
+  /// meanwhile. `control` is used under the lock, its `interrupt` at most once, when a newer
+  /// connection takes the slot. `openLayer` is called once in the life of an attachment.
   func enter(
-    slot number: UInt16, generation: UInt64, until deadline: Deadline,
-    openLayer: () throws(AttachmentRefusal) -> OverlayBackend?,
-    interrupt: @escaping @Sendable () -> Void
+    _ claim: AttachmentClaim, until deadline: Deadline,
+    openLayer: () throws(AttachmentRefusal) -> OverlayBackend?, control: ConnectionControl
   ) throws(AttachmentRefusal) -> AttachmentConnection? {
-    try locked { () throws(AttachmentRefusal) in
+    let (number, generation) = (claim.slot, claim.generation)
+    return try locked { () throws(AttachmentRefusal) in
       if isOver { return nil }
       if isStaleHere(slot: number, generation: generation) { throw .stale(slot: number) }
       if layer == nil { layer = try openLayer() }
       let connection = AttachmentConnection(
-        of: self, slot: number, layer: layer, interrupt: interrupt)
+        of: self, slot: number, layer: layer, control: control)
       var slot = slots[number] ?? Slot(generation: generation)
       slot.generation = generation
       if let older = slot.current {
         older.isFenced = true
-        older.interrupt()
+        older.control.interrupt()
         slot.fenced.append(older)
       }
       slot.current = connection
@@ -125,13 +143,48 @@ public final class Attachment: @unchecked Sendable {
           throw isStale ? .stale(slot: number) : .predecessorBusy(slot: number)
         }
       }
+      if claim.isResuming { try waitForSiblings(of: connection, until: deadline) }
       if connection.isFenced {
         removeLocked(connection)
         throw .stale(slot: number)
       }
+      connection.isEntering = false
       return connection
     }
   }
+
+  /// Until what lies in the sockets of the others is done; what comes later is theirs alone.
+  private func waitForSiblings(
+    of connection: AttachmentConnection, until deadline: Deadline
+  ) throws(AttachmentRefusal) {
+    var owed: [(sibling: AttachmentConnection, byteCount: UInt64)] = []
+    for (number, slot) in slots where number != connection.slot {
+      for sibling in slot.fenced where sibling.isExecuting { owed.append((sibling, .max)) }
+      if let sibling = slot.current, !sibling.isEntering,
+        let count = sibling.control.arrivedByteCount()
+      {
+        owed.append((sibling, count))
+      }
+    }
+    waitingCount += 1
+    defer { waitingCount -= 1 }
+    while true {
+      owed.removeAll { sibling, byteCount in
+        sibling.hasLeft || sibling.servedByteCount.load(ordering: .acquiring) >= byteCount
+          || sibling.isFenced && !sibling.isExecuting
+      }
+      guard let first = owed.first else { return }
+      if connection.isFenced { return }
+      guard !deadline.hasPassed else {
+        removeLocked(connection)
+        throw .predecessorBusy(slot: first.sibling.slot)
+      }
+      // Nobody says when a connection is through: it would cost every request something.
+      _ = condition.wait(until: Date(timeIntervalSinceNow: Self.siblingPollSeconds))
+    }
+  }
+
+  private static let siblingPollSeconds = 0.002
 
   /// Whether `enter` would refuse such a connection.
   func isStale(slot: UInt16, generation: UInt64) -> Bool {
@@ -154,6 +207,7 @@ public final class Attachment: @unchecked Sendable {
 
   private func removeLocked(_ connection: AttachmentConnection) {
     guard var slot = slots[connection.slot] else { return }
+    connection.hasLeft = true
     if slot.current === connection { slot.current = nil }
     slot.fenced.removeAll { $0 === connection }
     slots[connection.slot] = slot
@@ -186,12 +240,10 @@ extension Attachment {
       hasSaidGoodbye = false
       while !connection.isFenced {
         connection.admitted = nil
-        if let mark, isFenceUsed {
+        if let mark {
           switch fence.admit(mark) {
           case .proceed: connection.admitted = mark
-          case .unordered: break
           case .superseded: return .superseded
-          case .notTags: isFenceUsed = false
           case .wait:
             guard mayWait else { return .mustWait }
             waitingCount += 1
@@ -212,7 +264,7 @@ extension Attachment {
     locked {
       connection.isExecuting = false
       var isNewest = true
-      if let mark = connection.admitted, isFenceUsed { isNewest = fence.finished(mark) }
+      if let mark = connection.admitted { isNewest = fence.finished(mark) }
       if waitingCount > 0 { condition.broadcast() }
       return isNewest
     }
@@ -272,20 +324,23 @@ public final class AttachmentConnection: @unchecked Sendable {
   fileprivate let slot: UInt16
   /// The overlay that all connections of the attachment share; nil for other exports.
   public let layer: OverlayBackend?
-  fileprivate let interrupt: @Sendable () -> Void
+  fileprivate let control: ConnectionControl
+  fileprivate let servedByteCount = Atomic<UInt64>(0)
   fileprivate var isFenced = false
+  fileprivate var hasLeft = false
+  /// Not let in yet: nothing of it is executed.
+  fileprivate var isEntering = true
   fileprivate var isExecuting = false
   /// What is being executed, where the fence knows it.
   fileprivate var admitted: RequestMark?
 
   fileprivate init(
-    of attachment: Attachment, slot: UInt16, layer: OverlayBackend?,
-    interrupt: @escaping @Sendable () -> Void
+    of attachment: Attachment, slot: UInt16, layer: OverlayBackend?, control: ConnectionControl
   ) {
     self.attachment = attachment
     self.slot = slot
     self.layer = layer
-    self.interrupt = interrupt
+    self.control = control
   }
 
   public func begin(_ mark: RequestMark?, mayWait: Bool) -> Attachment.Admission {
@@ -294,6 +349,12 @@ public final class AttachmentConnection: @unchecked Sendable {
 
   /// After each `begin` that said `execute`.
   public func end() -> Bool { attachment.end(self) }
+
+  /// Before it waits for the client: all requests are done that are complete in the first so many
+  /// bytes of its stream, the handshake included.
+  public func hasServed(_ byteCount: UInt64) {
+    servedByteCount.store(byteCount, ordering: .releasing)
+  }
 
   /// A newer connection has taken its slot.
   public var isReplaced: Bool { attachment.isReplaced(self) }

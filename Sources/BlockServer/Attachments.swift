@@ -53,11 +53,11 @@ public final class Attachments: Sendable {
   }
 
   /// Lets a connection in. Waits, until the deadline, for what the connection that it replaces is
-  /// doing. `interrupt` shuts the connection down when another takes its place; after `leave` it
-  /// is not called any more.
+  /// doing, and one that comes back for what its siblings have received. After `leave` nothing of
+  /// `control` is called any more.
   public func enter(
     _ export: Export, _ claim: AttachmentClaim, until deadline: Deadline,
-    interrupt: @escaping @Sendable () -> Void
+    control: ConnectionControl
   ) throws(AttachmentRefusal) -> AttachmentConnection {
     let key = Key(export: export.name, token: claim.token)
     while true {
@@ -69,10 +69,9 @@ public final class Attachments: Sendable {
       }
       do {
         let connection = try attachment.enter(
-          slot: claim.slot, generation: claim.generation, until: deadline,
-          openLayer: { () throws(AttachmentRefusal) in
-            try export.openLayer(for: claim)
-          }, interrupt: interrupt)
+          claim, until: deadline,
+          openLayer: { () throws(AttachmentRefusal) in try export.openLayer(for: claim) },
+          control: control)
         if let connection { return connection }
         // It ended in between; the next round makes a new one.
       } catch {

@@ -17,20 +17,12 @@ public struct RequestMark: Equatable, Sendable {
     self.tag = tag
     self.counter = counter
   }
-
-  /// The mark in the same eight bytes read in the other order.
-  var swapped: RequestMark {
-    RequestMark(tag: counter.byteSwapped, counter: tag.byteSwapped)
-  }
 }
 
 struct RequestFence {
-  /// More than Linux has: 16 queues of 128 requests. Source: `nbd_add_socket`'s users and
-  /// `queue_depth` in Linux `drivers/block/nbd.c`.
-  static let tagCountMaximum = 4096
-  /// A tag's upper half is its queue, the lower half a number in it.
-  static let queueCountMaximum: UInt32 = 16
-  static let queueDepthMaximum: UInt32 = 4096
+  /// Tags from here on are in no order: what a client sends beside its queue. Source: a ublk queue
+  /// has at most 4096 entries, `UBLK_MAX_QUEUE_DEPTH` in Linux `include/uapi/linux/ublk_cmd.h`.
+  static let tagCount: UInt32 = 4096
 
   enum Verdict: Equatable {
     /// Execute it, then call `finished`.
@@ -39,10 +31,6 @@ struct RequestFence {
     case wait
     /// A newer copy has been seen: forget this one.
     case superseded
-    /// Execute it, and call nothing: it cannot be told yet in which order its bytes are.
-    case unordered
-    /// This is not how Linux numbers its requests: nothing can be told about them.
-    case notTags
   }
 
   private struct Entry {
@@ -50,27 +38,11 @@ struct RequestFence {
     var isExecuting: Bool
   }
   private var entries: [UInt32: Entry] = [:]
-  /// Whether the client's kernel puts the bytes in the other order; nil until a mark that is one in
-  /// one order only has told. A counter is hardly ever a tag when it is read backwards.
-  private var isSwapped: Bool?
-
-  private static func isTag(_ value: UInt32) -> Bool {
-    value >> 16 < queueCountMaximum && value & 0xffff < queueDepthMaximum
-  }
 
   /// Asked before each part of a request that changes or reads anything.
-  mutating func admit(_ sent: RequestMark) -> Verdict {
-    if isSwapped == nil {
-      switch (Self.isTag(sent.tag), Self.isTag(sent.swapped.tag)) {
-      case (true, false): isSwapped = false
-      case (false, true): isSwapped = true
-      case (true, true): return .unordered
-      case (false, false): return .notTags
-      }
-    }
-    let mark = isSwapped == true ? sent.swapped : sent
+  mutating func admit(_ mark: RequestMark) -> Verdict {
+    guard mark.tag < Self.tagCount else { return .proceed }
     guard var entry = entries[mark.tag] else {
-      guard Self.isTag(mark.tag), entries.count < Self.tagCountMaximum else { return .notTags }
       entries[mark.tag] = Entry(newest: mark.counter, isExecuting: true)
       return .proceed
     }
@@ -84,12 +56,9 @@ struct RequestFence {
   }
 
   /// False when a newer copy has come meanwhile, which will be answered instead.
-  mutating func finished(_ sent: RequestMark) -> Bool {
-    let mark = isSwapped == true ? sent.swapped : sent
+  mutating func finished(_ mark: RequestMark) -> Bool {
     guard let entry = entries[mark.tag] else { return true }
     entries[mark.tag]?.isExecuting = false
     return entry.newest == mark.counter
   }
-
-  var tagCount: Int { entries.count }
 }

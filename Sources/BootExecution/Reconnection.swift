@@ -107,13 +107,16 @@ struct ExpectedExport: Sendable {
   private var sending = ExportReentry.Answer.nothing
   private var sentCount = 0
   private var stage = Stage.connecting
-  private var cookie: UInt64 = 0
+  /// In the upper half; below it is a tag that is in no order. Source: SessionFlags.
+  private var cookieCounter: UInt64 = 0
+  private var cookie: UInt64 { cookieCounter << 32 | 0xffff_ffff }
   private(set) var descriptor: CInt = -1
   private(set) var deadline = Deadline.never
 
   var identity: ContentIdentity { reader.identity }
 
-  init(_ plan: KeeperPlan, slot: UInt16) {
+  /// `isCounted`: requests on the connection will have counted cookies.
+  init(_ plan: KeeperPlan, slot: UInt16, isCounted: Bool = false) {
     expected = ExpectedExport(
       byteCount: plan.byteCount, flags: plan.flags, blockByteCount: plan.blockByteCount,
       payloadByteCount: plan.payloadByteCount, identity: plan.identity)
@@ -122,7 +125,8 @@ struct ExpectedExport: Sendable {
     entry = ExportReentry(
       name: plan.export,
       identity: SessionIdentity(
-        token: plan.token, generation: 0, slot: slot, flags: .resume))
+        token: plan.token, generation: 0, slot: slot,
+        flags: isCounted ? [.resume, .countedCookies] : .resume))
     reader = Self.reader(of: plan.byteCount, plan.blockByteCount)
     request = [UInt8](repeating: 0, count: Self.requestByteCount)
     // For as long as the process lives.
@@ -294,7 +298,7 @@ struct ExpectedExport: Sendable {
   /// READ of the reader's region. Source: NBD `doc/proto.md`, "Request message".
   private func prepareRequest() {
     guard let region = reader.region else { return }
-    cookie &+= 1
+    cookieCounter &+= 1
     inputCount = 0
     sentCount = 0
     put(UInt64(Request.magic), 4, at: 0)

@@ -33,6 +33,12 @@ struct AttachedTarget {
 let connectionCountMaximum: UInt32 = 16
 
 struct TargetAttempt {
+  /// What the connections of one attachment say alike.
+  private struct Session {
+    var token: SessionToken
+    var flags: SessionFlags
+  }
+
   let target: AttachmentTarget
   let interface: InterfaceChoice
   /// Whether a process is to stay and reconnect.
@@ -70,8 +76,13 @@ struct TargetAttempt {
       }
     }
     for index in paths.indices {
-      do {
-        return try attach(paths, first: index)
+      do throws(AttemptError) {
+        do throws(AttemptError) {
+          return try attach(paths, first: index, driver: target.driver)
+        } catch .driver(.driverMissing) where UblkControl.isAvailable {
+          // Anew: the server is to know how the requests are numbered.
+          return try attach(paths, first: index, driver: .ublk)
+        }
       } catch {
         if let earlier = last { note(earlier) }
         last = error
@@ -99,10 +110,12 @@ struct TargetAttempt {
   }
 
   private func attach(
-    _ paths: [KeeperPath], first index: Int
+    _ paths: [KeeperPath], first index: Int, driver: DeviceName.Driver
   ) throws(AttemptError) -> AttachedTarget {
-    let token = SessionToken(high: clinux_random(), low: clinux_random())
-    let first = try connect(paths[index], names: target.exports, token, slot: 0, until: deadline)
+    let session = Session(
+      token: SessionToken(high: clinux_random(), low: clinux_random()),
+      flags: driver == .ublk ? .countedCookies : [])
+    let first = try connect(paths[index], names: target.exports, session, slot: 0, until: deadline)
     let identity: ContentIdentity
     let address = first.address.text
     do {
@@ -111,7 +124,7 @@ struct TargetAttempt {
     var plan = KeeperPlan(
       deviceIndex: 0, backendIdentifier: "", export: first.export.name, paths: paths,
       connectionCount: 1, byteCount: first.export.byteCount, flags: first.export.flags,
-      blockByteCount: 512, payloadByteCount: 0, token: token, identity: identity,
+      blockByteCount: 512, payloadByteCount: 0, token: session.token, identity: identity,
       requestTimeoutSeconds: UInt64(target.requestTimeoutSeconds ?? 0),
       deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0), detection: detection)
     if first.export.flags.contains(.canMultiConn) {
@@ -125,46 +138,43 @@ struct TargetAttempt {
     var others: [CInt] = []
     defer { for number in others { _ = FileDescriptor(owning: number) } }
     while connections.count < Int(plan.connectionCount) {
-      let next = try connectFurther(plan, connections.count, from: index)
+      let next = try connectFurther(plan, session, connections.count, from: index)
       guard next.export == first.export else { throw .connectionsDiffer(address: address) }
       others.append(next.descriptor)
       connections.append(LiveConnection(descriptor: next.descriptor, path: next.path))
     }
-    if target.driver == .ublk { return try carry(connections, of: first, plan) }
-    do throws(AttemptError) {
-      return try hand(connections, of: first, plan)
-    } catch .driver(.driverMissing) where UblkControl.isAvailable {
-      return try carry(connections, of: first, plan)
-    }
+    return driver == .ublk
+      ? try carry(connections, of: first, plan) : try hand(connections, of: first, plan)
   }
 
   /// One more connection, on its own path or, when that does not work, on that of the first.
   private func connectFurther(
-    _ plan: KeeperPlan, _ number: Int, from first: Int
+    _ plan: KeeperPlan, _ session: Session, _ number: Int, from first: Int
   ) throws(AttemptError) -> (export: NegotiatedExport, descriptor: CInt, path: Int) {
     let home = plan.homePath(ofConnection: number, site: plan.paths[first].site)
     if home != first {
       let soon = deadline.earlier(of: .milliseconds(Self.furtherPathMilliseconds))
       if let next = try? connect(
-        plan.paths[home], names: [plan.export], plan.token, slot: UInt16(number), until: soon)
+        plan.paths[home], names: [plan.export], session, slot: UInt16(number), until: soon)
       {
         let export = next.export
         return (export, next.releaseSocket(), home)
       }
     }
     let next = try connect(
-      plan.paths[first], names: [plan.export], plan.token, slot: UInt16(number), until: deadline)
+      plan.paths[first], names: [plan.export], session, slot: UInt16(number), until: deadline)
     let export = next.export
     return (export, next.releaseSocket(), first)
   }
 
   private func connect(
-    _ path: KeeperPath, names: [ByteString], _ token: SessionToken, slot: UInt16,
+    _ path: KeeperPath, names: [ByteString], _ session: Session, slot: UInt16,
     until deadline: Deadline
   ) throws(AttemptError) -> NBDConnection {
     let address = path.address
     let identity = SessionIdentity(
-      token: token, generation: clinux_boottime_nanoseconds(), slot: slot)
+      token: session.token, generation: clinux_boottime_nanoseconds(), slot: slot,
+      flags: session.flags)
     let connection: NBDConnection
     do {
       connection = try NBDConnection.open(
@@ -272,9 +282,9 @@ func readIdentity(
   let minimum = connection.export.blockSizes?.minimum ?? 1
   var reader = IdentityReader(
     exportByteCount: connection.export.byteCount, minimumBlockByteCount: minimum)
-  var cookie: UInt64 = 0
+  var cookie: UInt64 = 0xffff_ffff  // A tag that is in no order. Source: SessionFlags.
   while let region = reader.region {
-    cookie += 1
+    cookie += 1 << 32
     let request = Request(
       flags: [], command: .read, cookie: cookie, offset: region.offset,
       length: UInt32(region.byteCount))

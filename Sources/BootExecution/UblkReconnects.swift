@@ -56,7 +56,7 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
       let isLive = number < connections.count
       slots.append(
         Slot(
-          Reconnection(plan, slot: UInt16(number)),
+          Reconnection(plan, slot: UInt16(number), isCounted: true),
           path: isLive ? connections[number].path : home, homePath: home, isLive: isLive))
     }
   }

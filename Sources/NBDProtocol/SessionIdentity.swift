@@ -25,20 +25,15 @@ public struct SessionFlags: OptionSet, Sendable {
 
   /// This attachment was connected before, and what it wrote must be there.
   public static let resume = SessionFlags(rawValue: 1 << 0)
-  /// A request's cookie is made as Linux makes it: its low 32 bits are a tag that one request uses
-  /// at a time (a queue below 16 in its upper half, a number below 4096 in its lower half), its
-  /// high 32 bits a counter that grows each time this tag is sent again. It grows over the whole
-  /// life of the attachment: a process that takes it up goes on where the last one was, for a
-  /// request with a smaller counter is forgotten without an answer. Not to be said of requests of
-  /// the kernel's nbd driver: they look alike, but a flush borrows the tag of another request, and an
-  /// I/O scheduler deals the tags out anew.
-  public static let linuxCookies = SessionFlags(rawValue: 1 << 1)
-  /// With `linuxCookies`: the eight bytes of a cookie stand in little-endian order. Linux before
-  /// 6.4 sends them in the order of its machine, later ones in network order. A hint: rootlinkd
-  /// finds out by itself, too.
-  public static let littleEndianCookies = SessionFlags(rawValue: 1 << 2)
+  /// Of a request's cookie the low 32 bits are a tag that one request uses at a time, the high 32
+  /// bits a counter that grows each time this tag is sent again. It grows over the whole life of
+  /// the attachment: a process that takes it up goes on where the last one was, for a request with
+  /// a smaller counter is forgotten without an answer. Tags from 4096 on are in no order. Not to be
+  /// said of requests of the kernel's nbd driver: they look alike, but a flush borrows the tag of
+  /// another request, and an I/O scheduler deals the tags out anew.
+  public static let countedCookies = SessionFlags(rawValue: 1 << 1)
 
-  static let known: SessionFlags = [.resume, .linuxCookies, .littleEndianCookies]
+  static let known: SessionFlags = [.resume, .countedCookies]
 }
 
 /// All big-endian: u64 token high, u64 token low, u64 generation, u16 slot, u16 flags. Sent after

@@ -20,25 +20,27 @@ struct Handshaking {
     var backend: any BlockBackend
     /// Of a client that has named its attachment; it is to leave at the end.
     var attached: (connection: AttachmentConnection, identity: SessionIdentity)?
+    /// What the handshake has taken off the socket, up to and beyond its end.
+    var receivedByteCount: UInt64 = 0
   }
 
   private let table: ExportTable
   private let attachments: Attachments
-  private let interrupt: @Sendable () -> Void
+  private let control: ConnectionControl
   private let deadline: Deadline
   private let isStopping: SharedFlag
   private var machine: ServerHandshake
   private var entry: Entry?
+  private var receivedByteCount: UInt64 = 0
   private var failure: Outcome?
 
-  /// `interrupt` shuts the socket down.
   init(
     table: ExportTable, attachments: Attachments, deadline: Deadline, optionCountMaximum: Int,
-    isStopping: SharedFlag, interrupt: @escaping @Sendable () -> Void
+    isStopping: SharedFlag, control: ConnectionControl
   ) {
     self.table = table
     self.attachments = attachments
-    self.interrupt = interrupt
+    self.control = control
     self.deadline = deadline
     self.isStopping = isStopping
     machine = ServerHandshake(optionCountMaximum: optionCountMaximum)
@@ -65,6 +67,7 @@ struct Handshaking {
           guard !bytes.isEmpty else {
             return failure ?? .ended(reason: "the client left before it entered an export")
           }
+          receivedByteCount += UInt64(bytes.count)
           machine.receive(bytes.span)
         case .send(let bytes):
           try socket.send(bytes, until: deadline)
@@ -82,7 +85,8 @@ struct Handshaking {
             machine.acceptSession()
           }
         case .enter(let received):
-          guard let entry else { return .ended(reason: "no export was opened") }
+          guard var entry else { return .ended(reason: "no export was opened") }
+          entry.receivedByteCount = receivedByteCount
           return .entered(entry, received: received)
         case .close(let ending):
           return failure ?? .ended(reason: ending.reason)
@@ -130,7 +134,7 @@ struct Handshaking {
   private mutating func enter(_ export: Export, _ identity: SessionIdentity) -> Bool {
     do {
       let connection = try attachments.enter(
-        export, AttachmentClaim(identity), until: deadline, interrupt: interrupt)
+        export, AttachmentClaim(identity), until: deadline, control: control)
       entry = Entry(
         export: export, backend: export.open(connection), attached: (connection, identity))
       return true

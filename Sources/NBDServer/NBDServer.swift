@@ -91,7 +91,12 @@ public final class NBDServer: Sendable {
       table: table, attachments: attachments,
       deadline: .milliseconds(limits.handshakeMilliseconds),
       optionCountMaximum: limits.optionCount, isStopping: isStopping,
-      interrupt: { _ = clinux_shutdown(number) })
+      control: ConnectionControl(
+        interrupt: { _ = clinux_shutdown(number) },
+        arrivedByteCount: {
+          let count = clinux_tcp_arrived(number)
+          return count < 0 ? nil : UInt64(count)
+        }))
     switch connection.run(socket) {
     case .ended(let reason):
       report(.noSession(client: client, reason: reason))

@@ -69,6 +69,8 @@ struct Transmission: ~Copyable {
   private let input: MappedMemory
   private var inputStart = 0
   private var inputEnd = 0
+  /// All that was taken off the socket, the handshake included.
+  private var takenByteCount: UInt64
   private let output: MappedMemory
   private var outputEnd = 0
   /// The first request is looked at, too: the process may have been stopped before it came.
@@ -88,6 +90,7 @@ struct Transmission: ~Copyable {
     inputEnd = received.count
     self.input = input
     self.output = output
+    takenByteCount = entry.receivedByteCount
     self.socket = socket
     backend = entry.backend
     attached = entry.attached
@@ -363,6 +366,8 @@ extension Transmission {
       inputStart = 0
       inputEnd = kept
     }
+    // Of what was taken only the beginning of a request is left.
+    attached?.connection.hasServed(takenByteCount)
     while inputEnd < count {
       let room = max(count, Self.receiveByteCount) - inputEnd
       let received: Int
@@ -379,6 +384,7 @@ extension Transmission {
         throw inputEnd == 0 && !isInsideRequest ? .closedByClient : .vanished(nil)
       }
       inputEnd += received
+      takenByteCount &+= UInt64(received)
     }
   }
 
@@ -404,9 +410,8 @@ final class SharedFlag: Sendable {
 extension RequestMark {
   /// Nil when the client's cookies say nothing.
   init?(_ cookie: UInt64, _ flags: SessionFlags) {
-    guard flags.contains(.linuxCookies) else { return nil }
-    let value = flags.contains(.littleEndianCookies) ? cookie.byteSwapped : cookie
+    guard flags.contains(.countedCookies) else { return nil }
     self.init(
-      tag: UInt32(truncatingIfNeeded: value), counter: UInt32(truncatingIfNeeded: value >> 32))
+      tag: UInt32(truncatingIfNeeded: cookie), counter: UInt32(truncatingIfNeeded: cookie >> 32))
   }
 }

@@ -56,7 +56,7 @@ final class LoadClient {
 
   func connect(port: UInt16, slot: UInt16 = 0) throws(ConnectionError) -> NBDConnection {
     generation += 1
-    var flags: SessionFlags = .linuxCookies
+    var flags: SessionFlags = .countedCookies
     if generation > 1 { flags.insert(.resume) }
     return try NBDConnection.open(
       to: SocketAddress(ipv4: [127, 0, 0, 1], port: port), names: ["disk"],

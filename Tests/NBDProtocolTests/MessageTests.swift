@@ -101,7 +101,7 @@ struct MessageTests {
       "session", "0102030405060708 090a0b0c0d0e0f10 00000000075bcd15 000f 0003",
       SessionIdentity(
         token: SessionToken(high: 0x0102_0304_0506_0708, low: 0x090a_0b0c_0d0e_0f10),
-        generation: 123_456_789, slot: 15, flags: [.resume, .linuxCookies]),
+        generation: 123_456_789, slot: 15, flags: [.resume, .countedCookies]),
       { bytes throws(WireError) in try SessionIdentity(decoding: bytes) }),
   ]
 

@@ -11,7 +11,7 @@ import TestSupport
 import Testing
 import WireFormat
 
-/// Serves exports on a Unix socket; what it reports is kept.
+/// Serves exports on a Unix socket, or on a port of the loopback; what it reports is kept.
 final class ServerUnderTest: Sendable {
   let server: NBDServer
   let registry: SessionRegistry
@@ -19,6 +19,7 @@ final class ServerUnderTest: Sendable {
   let table: ExportTable
   private let directory: TemporaryDirectory
   private let listener: Listener
+  private let address: SocketAddress
   private let events: EventLog
 
   final class EventLog: Sendable {
@@ -27,10 +28,20 @@ final class ServerUnderTest: Sendable {
 
   init(
     _ exports: [Export], limits: NBDServerLimits = NBDServerLimits(),
-    attachments: Attachments = Attachments(), connectionCountMaximum: Int = 100
+    attachments: Attachments = Attachments(), connectionCountMaximum: Int = 100,
+    overTCP: Bool = false
   ) throws {
     directory = try TemporaryDirectory()
-    listener = try Listener.unix(ByteString(directory.path("socket")), isPrivate: true)
+    if overTCP {
+      listener = try #require(try Listener.listen(on: .tcp(host: "127.0.0.1", port: 0)).first)
+      let port = try #require(listener.address.fields(separatedBy: 0x3a).last)
+      address = SocketAddress(
+        ipv4: [127, 0, 0, 1], port: UInt16(try #require(port.decimal(maximum: 65535))))
+    } else {
+      let path = ByteString(directory.path("socket"))
+      listener = try Listener.unix(path, isPrivate: true)
+      address = try SocketAddress(unixPath: path)
+    }
     registry = SessionRegistry(connectionCountMaximum: connectionCountMaximum)
     let events = EventLog()
     self.events = events
@@ -43,16 +54,19 @@ final class ServerUnderTest: Sendable {
     }
   }
 
-  convenience init(_ backend: any BlockBackend, access: AccessMode = .readWrite) throws {
+  convenience init(
+    _ backend: any BlockBackend, access: AccessMode = .readWrite, overTCP: Bool = false
+  ) throws {
     // On a busy machine a handshake takes its time.
     var limits = NBDServerLimits()
     limits.handshakeMilliseconds = 60_000
-    try self.init([Export(name: "disk", access: access, base: backend)], limits: limits)
+    try self.init(
+      [Export(name: "disk", access: access, base: backend)], limits: limits, overTCP: overTCP)
   }
 
   /// A connection that has said nothing yet.
   func connect() throws -> TestClient {
-    let client = try TestClient(path: ByteString(directory.path("socket")))
+    let client = try TestClient(to: address)
     if let connection = try listener.accept() {
       server.serve(connection.takeDescriptor(), client: "test")
     }
@@ -150,8 +164,8 @@ final class TestClient {
   /// Every wait of a test ends.
   static var deadline: Deadline { .milliseconds(20_000) }
 
-  init(path: ByteString) throws(SystemError) {
-    socket = try StreamSocket.connect(to: SocketAddress(unixPath: path), until: Self.deadline)
+  init(to address: SocketAddress) throws(SystemError) {
+    socket = try StreamSocket.connect(to: address, until: Self.deadline)
   }
 
   func send(_ bytes: [UInt8]) throws { try socket.send(bytes, until: Self.deadline) }
