@@ -2,6 +2,7 @@
 # make            out/rootlink (static, Embedded Swift) and out/rootlinkd
 # make demo       a diskless Debian boots from rootlinkd in QEMU
 # make test       everything that a change must pass
+# make test-faults  faults of every kind, long ones too, and what they cost
 # make bench-boot ours beside Debian's nbd-client hook
 # make bench-ublk a ublk device beside the kernel's nbd driver
 # make install    DESTDIR= PREFIX=
@@ -58,6 +59,13 @@ lint:
 test: deps all lint
 	ROOTLINK_REQUIRE_ALL=1 $(SWIFT) test $(SWIFTFLAGS)
 
+# Takes about half an hour. The table is printed at the end, and stays in out/faults.txt.
+test-faults: deps all
+	rm -f out/faults.txt
+	ROOTLINK_REQUIRE_ALL=1 ROOTLINK_FAULTS=all $(SWIFT) test $(SWIFTFLAGS) --no-parallel \
+	  --filter 'FaultTests|LifeTests|SwapTests'
+	cat out/faults.txt
+
 demo: deps all
 	Tests/BootTests/lab/demo.sh
 
@@ -70,5 +78,5 @@ bench-ublk: deps all
 clean:
 	rm -rf out .build .build-embedded .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all demo bench-boot bench-ublk deps install install-hooks lint test clean FORCE
+.PHONY: all demo test-faults bench-boot bench-ublk deps install install-hooks lint test clean FORCE
 FORCE:

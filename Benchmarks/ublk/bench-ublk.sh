@@ -65,8 +65,8 @@ rootlink detach nbd0
 EOF
 kernel=$("$top/Tests/BootTests/lab/fetch-kernels.sh" 6.12)
 version="${kernel%% *}" tree="${kernel#* }"
-TINY_GUEST_PROGRAMS=$(command -v fio) "$top/Tests/BootTests/tiny/build-initramfs.sh" \
-  "$tree" "$version" "$top/out/rootlink" "$work/scenario" "$work/initramfs"
+"$top/Tests/BootTests/tiny/build-initramfs.sh" \
+  "$tree" "$version" "$top/out/rootlink" "$work/scenario" "$work/initramfs" fio
 timeout $((rounds * seconds * 4 + 180)) qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 1 \
   -m 1024 -nographic -no-reboot -kernel "$tree/boot/vmlinuz-$version" -initrd "$work/initramfs" \
   -append "console=ttyS0 quiet loglevel=4 panic=-1" -netdev user,id=n \

@@ -33,11 +33,12 @@ struct TinyGuest {
   }
 
   /// Boots and waits for the power to go off; what the console showed. TCG on a busy machine is
-  /// slow: the limit is for a guest that hangs. `meanwhile` is given what the scenario asks for with
+  /// slow: the limit is for a guest that hangs. `programs` of the host come along, with their
+  /// libraries. `meanwhile` is given what the scenario asks for with
   /// `fault NAME`, one name after the other; the scenario goes on when it returns.
   static func run(
-    _ scenario: String, kernel: Kernel, seconds: Double = 300, faults: [String] = [],
-    meanwhile: (String) throws -> Void = { _ in }
+    _ scenario: String, kernel: Kernel, seconds: Double = 300, programs: [String] = [],
+    faults: [String] = [], meanwhile: (String) throws -> Void = { _ in }
   ) throws -> GuestConsole {
     if let missing { throw Failure(description: "the tiny guest lacks \(missing)") }
     let directory = try TemporaryDirectory()
@@ -47,7 +48,7 @@ struct TinyGuest {
       Self.directory.appending(path: "tiny/build-initramfs.sh").path,
       [
         tree, version, client.path, try directory.file("scenario", Array(scenario.utf8)), image,
-      ])
+      ] + programs)
     let answers = directory.path("answers")
     for end in ["in", "out"] { unsafe mkfifo("\(answers).\(end)", 0o600) }
     let guest = try RunningProcess(

@@ -7,14 +7,19 @@ import TestSupport
 /// One server process on a port of its own, ended with the object.
 final class HostServer: Sendable {
   let process: RunningProcess
-  let port: UInt16
+  let ports: [UInt16]
+  var port: UInt16 { ports[0] }
   var uri: String { "nbd://10.0.2.2:\(port)" }
 
-  private init(_ program: String, port: UInt16, _ arguments: [String]) throws {
-    self.port = port
+  private convenience init(_ program: String, port: UInt16, _ arguments: [String]) throws {
+    try self.init(program, ports: [port], arguments)
+  }
+
+  private init(_ program: String, ports: [UInt16], _ arguments: [String]) throws {
+    self.ports = ports
     process = try RunningProcess(program, arguments)
     let end = Date(timeIntervalSinceNow: 30)
-    while !Self.isListening(on: port) {
+    while !ports.allSatisfy(Self.isListening) {
       if process.exitStatus != nil || Date() > end {
         throw TinyGuest.Failure(description: "\(program) does not listen: \(process.transcript)")
       }
@@ -54,26 +59,36 @@ final class HostServer: Sendable {
   }
 
   static func rootlinkd(
-    _ image: String, export: String, in directory: TemporaryDirectory, port: UInt16? = nil
+    _ image: String, export: String, in directory: TemporaryDirectory, ports: [UInt16]? = nil
   ) throws -> HostServer {
-    let port = port ?? freePort()
+    let ports = ports ?? freePorts(1)
     return try HostServer(
-      try builtProgram("rootlinkd"), port: port,
+      try builtProgram("rootlinkd"), ports: ports,
       [
-        "serve", "--export", "\(export)=\(image)", "--listen", "tcp:127.0.0.1:\(port)",
-        "--control", directory.path("control-\(port)"), "--overlay-directory", directory.path,
-      ])
+        "serve", "--export", "\(export)=\(image)", "--control",
+        directory.path("control-\(ports[0])"), "--overlay-directory", directory.path,
+      ] + ports.flatMap { ["--listen", "tcp:127.0.0.1:\($0)"] })
+  }
+
+  /// So many, all different.
+  static func freePorts(_ count: Int) -> [UInt16] {
+    var ports: [UInt16] = []
+    while ports.count < count {
+      let port = freePort()
+      if !ports.contains(port) { ports.append(port) }
+    }
+    return ports
   }
 
   /// Below the range that the kernel gives to outgoing connections.
   private static func freePort() -> UInt16 {
     while true {
       let port = UInt16.random(in: 20_000..<32_000)
-      if !isListening(on: port) { return port }
+      if !isListening(port) { return port }
     }
   }
 
-  private static func isListening(on port: UInt16) -> Bool {
+  private static func isListening(_ port: UInt16) -> Bool {
     let suffix = String(format: ":%04X", Int(port))
     for table in ["tcp", "tcp6"] {
       let text = (try? String(contentsOfFile: "/proc/net/\(table)", encoding: .utf8)) ?? ""

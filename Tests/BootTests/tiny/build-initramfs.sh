@@ -3,10 +3,12 @@
 # Packs the initramfs of the tiny guest: busybox, a few modules of a stock kernel, our program,
 # Debian's nbd-client, a scenario.
 #
-# Usage: build-initramfs.sh KERNEL_TREE VERSION ROOTLINK SCENARIO OUTPUT
+# Usage: build-initramfs.sh KERNEL_TREE VERSION ROOTLINK SCENARIO OUTPUT [PROGRAM...]
+# Programs of this machine come along, with their libraries.
 set -eu
 
 tree="$1" version="$2" rootlink="$3" scenario="$4" output="$5"
+shift 5
 here=$(cd "$(dirname "$0")" && pwd)
 cache="${ROOTLINK_CACHE:-$HOME/.cache/rootlink}"
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -23,12 +25,12 @@ for tool in busybox cpio depmod modprobe flock; do
 done
 
 # Modules with what they need, once a kernel; decompressed, as busybox loads them.
-modules="$cache/tiny-modules-2-$version"
+modules="$cache/tiny-modules-3-$version"
 exec 9>"$cache/.tiny-lock"
 flock 9
 if [ ! -d "$modules" ]; then
   rm -rf "$modules.new"
-  for module in virtio_pci virtio_net nbd ext4 loop ublk_drv; do
+  for module in virtio_pci virtio_net nbd ext4 loop ublk_drv nf_tables nft_reject_ipv4; do
     # ublk_drv is not in every series.
     modprobe -d "$tree" -S "$version" --show-depends "$module" 2>/dev/null | sed -n 's/^insmod \([^ ]*\).*/\1/p'
   done | sort -u | while read -r path; do
@@ -64,10 +66,14 @@ ln -s ../bin/busybox "$work/sbin/modprobe"
 cp -r "$modules/lib" "$work/lib"
 install -m 755 "$rootlink" "$work/sbin/rootlink"
 install -m 755 "$here/init" "$work/init"
+install -m 644 "$here/faults" "$work/faults"
 cp "$scenario" "$work/scenario"
 install -m 755 "$client" "$work/sbin/nbd-client"
-# The real blkdiscard can write zeroes, busybox's cannot; sysvinit's killall5 can spare somebody. TINY_GUEST_PROGRAMS names more.
-programs="$client $(command -v blkdiscard) $(command -v killall5) ${TINY_GUEST_PROGRAMS-}"
+# The real blkdiscard can write zeroes, busybox's cannot; sysvinit's killall5 can spare somebody.
+programs="$client $(command -v blkdiscard) $(command -v killall5)"
+for program in "$@"; do
+  programs="$programs $(command -v "$program")" || fail "$program is missing; install what Tests/debian-packages.txt lists"
+done
 for program in $programs; do
   [ "$program" = "$client" ] || install -m 755 "$program" "$work/sbin/"
 done
