@@ -30,6 +30,9 @@ enum KeeperTimes {
   static let netlinkMilliseconds: UInt64 = 5000
   /// How long the kernel may take to notice that a connection is dead whose end we have seen.
   static let noticeMilliseconds: UInt64 = 2000
+  /// When one connection of a way is lost, others that have sent their data again so often without
+  /// an acknowledgement, which takes 1.4 s, are lost as well.
+  static let silentRepeatCount: CInt = 3
   /// Failures of an outage that is shorter are nobody's concern.
   static let complaintMilliseconds: UInt64 = 1500
 

@@ -90,6 +90,17 @@ extension Keeper {
     log.add(pathTexts[slot.path])
     log.add(isServed() ? " is lost; the others carry on" : " is lost; requests wait for it")
     log.end()
+    cutSiblings(of: slot)
+  }
+
+  /// Others on the same way that hear nothing either: the kernel would find them out one after the
+  /// other, each by a request that waits for its time to pass.
+  private func cutSiblings(of lost: KeeperSlot) {
+    for slot in slots where slot.state == .live && slot.path == lost.path {
+      if clinux_tcp_repeats(slot.descriptor) >= KeeperTimes.silentRepeatCount {
+        _ = clinux_shutdown(slot.descriptor)
+      }
+    }
   }
 
   func forget(_ slot: KeeperSlot) {

@@ -5,6 +5,8 @@
 protocol ReconnectSource: ~Copyable {
   /// Connection `slot` is gone; its descriptor is closed. Nanoseconds are those of MonotonicTime.
   mutating func isLost(_ slot: Int, _ reason: LossReason, at nanoseconds: UInt64)
+  /// Whether two connections go, or last went, the same way.
+  func goTheSameWay(_ slot: Int, _ other: Int) -> Bool
   /// The next step for a connection that is lost.
   mutating func step(_ slot: Int, at nanoseconds: UInt64) -> ReconnectStep
 }

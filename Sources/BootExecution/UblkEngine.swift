@@ -328,6 +328,13 @@ private enum Kind {
     page.liveCount = UInt32(liveCount)
     page.countLoss(repeated: UInt64(count))
     finishEnding(slot)
+    // Requests would go to others on the same way that hear nothing either, and wait there.
+    for other in 0..<connections.count
+    where connections[other].state == .live && source.goTheSameWay(slot, other)
+      && clinux_tcp_repeats(connections[other].socket) >= KeeperTimes.silentRepeatCount
+    {
+      end(other, reason)
+    }
   }
 
   /// The descriptor is closed when the ring has nothing left to do with it.

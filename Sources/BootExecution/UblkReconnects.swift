@@ -78,6 +78,8 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
     log.end()
   }
 
+  func goTheSameWay(_ slot: Int, _ other: Int) -> Bool { slots[slot].path == slots[other].path }
+
   mutating func step(_ slot: Int, at nanoseconds: UInt64) -> ReconnectStep {
     let one = slots[slot]
     switch one.state {

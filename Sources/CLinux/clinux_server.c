@@ -77,19 +77,6 @@ int clinux_poll_readable(const int *fds, uint8_t *ready, size_t count, int timeo
   return n;
 }
 
-/* <netinet/tcp.h> of glibc has the structure as it was before tcpi_bytes_received; <linux/tcp.h>
-   cannot be included beside it. Source: <linux/tcp.h>, struct tcp_info, since Linux 4.1. */
-int64_t clinux_tcp_arrived(int fd) {
-  enum { bytes_received_at = 128 };
-  unsigned char info[bytes_received_at + 8];
-  socklen_t count = sizeof info;
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &count) < 0) return -errno;
-  if (count < sizeof info) return -EOPNOTSUPP;
-  int64_t value;
-  memcpy(&value, info + bytes_received_at, sizeof value);
-  return value;
-}
-
 /* umask(2) is the process's, so this is for a time with one thread. */
 int clinux_bind_unix_private(int fd, const struct clinux_address *to) {
   mode_t old = umask(0077);

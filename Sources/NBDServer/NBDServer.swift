@@ -94,8 +94,10 @@ public final class NBDServer: Sendable {
       control: ConnectionControl(
         interrupt: { _ = clinux_shutdown(number) },
         arrivedByteCount: {
-          let count = clinux_tcp_arrived(number)
-          return count < 0 ? nil : UInt64(count)
+          var (acknowledged, received) = (UInt64(0), UInt64(0))
+          // SAFETY: two integers of ours.
+          return unsafe clinux_tcp_byte_counts(number, &acknowledged, &received) < 0
+            ? nil : received
         }))
     switch connection.run(socket) {
     case .ended(let reason):

@@ -35,6 +35,14 @@ static inline int clinux_tcp_byte_counts(int fd, uint64_t *acknowledged, uint64_
   memcpy(received, raw + received_at, sizeof *received);
   return 0;
 }
+/* How often what is out on a TCP connection was sent again since the peer last acknowledged
+   anything; a negated errno for what is no TCP socket. Source: as above. */
+static inline int clinux_tcp_repeats(int fd) {
+  enum { retransmits_at = 2, end = 8, option = 11 /* TCP_INFO */ };
+  unsigned char raw[end];
+  socklen_t length = sizeof raw;
+  return getsockopt(fd, IPPROTO_TCP, option, raw, &length) < 0 ? -errno : raw[retransmits_at];
+}
 /* The user and the process at the other end of a Unix socket. */
 int clinux_peer_process(int fd, uint32_t *user, int *process);
 enum { clinux_POLLRDHUP = 0x2000 /* Swift sees no GNU names. */, clinux_POLLHUP = POLLHUP, clinux_POLLERR = POLLERR };

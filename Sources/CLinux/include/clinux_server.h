@@ -30,10 +30,6 @@ int clinux_next_signal(int fd);
 /* poll(2) for reading on several descriptors; ready[i] is 1 for those that are. */
 int clinux_poll_readable(const int *fds, uint8_t *ready, size_t count, int timeout_milliseconds);
 
-/* Bytes that the peer of a TCP connection has sent in all and that have arrived, read or not; its
-   end of the stream counts for one. -EOPNOTSUPP: another kind of socket. */
-int64_t clinux_tcp_arrived(int fd);
-
 int clinux_bind_unix_private(int fd, const struct clinux_address *to);
 /* Raises the soft limit on open files to the hard one. */
 int clinux_raise_open_file_limit(void);
