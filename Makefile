@@ -26,7 +26,8 @@ deps:
 out/rootlink: FORCE
 	ROOTLINK_EMBEDDED=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded --product rootlink
 	@mkdir -p out
-	install -m 755 .build-embedded/release/rootlink $@
+	@# Tables for unwinding, which nothing in it does: a fifteenth of the program.
+	objcopy -R .eh_frame -R .eh_frame_hdr -R .swift_modhash -R .comment .build-embedded/release/rootlink $@
 
 out/rootlinkd: FORCE
 	$(SWIFT) build $(SWIFTFLAGS) -c release --static-swift-stdlib --scratch-path .build-release --product rootlinkd
