@@ -294,6 +294,21 @@ struct ClientPathTests {
     #expect(client.heartbeatCount == 11)
   }
 
+  @Test("that was up is tried again soon, however long it took to come up")
+  func shortPauseAgain() {
+    let client = PlayedClient()
+    for _ in 0..<5 {
+      _ = client.next(0)
+      client.session.lost(0, .timedOut)
+      _ = client.play(0)
+      client.now = client.session.wakeNanoseconds
+    }
+    _ = client.play(0)
+    client.session.lost(0, .disconnected)
+    _ = client.play(0)
+    #expect(client.session.wakeNanoseconds == client.now + 250_000_000)
+  }
+
   @Test("that is closed stays closed")
   func closed() {
     let client = PlayedClient()
