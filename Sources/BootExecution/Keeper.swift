@@ -132,7 +132,8 @@ final class KeeperSlot {
     settle = prepared(takesSocket: false, deadTimeSeconds: plan.kernelDeadTimeSeconds)
     refusal = prepared(takesSocket: true, deadTimeSeconds: 0)
     shutdown = ShutdownWatch(
-      descriptors.signs, patience: ShutdownPatience(), device: ByteString(deviceName),
+      descriptors.signs, patience: ShutdownPatience(absenceSeconds: plan.shutdownTimeSeconds),
+      device: ByteString(deviceName),
       log: KeeperLog(descriptor: descriptors.log, isKernelLog: descriptors.isKernelLog))
     site = plan.paths[connections.first?.path ?? 0].site
     isAdopting = connections.isEmpty

@@ -58,6 +58,8 @@ struct KeeperPlan: Sendable {
   var requestTimeoutSeconds: UInt64
   /// 0 is for ever.
   var deadTimeSeconds: UInt64
+  /// How long a system that goes down waits for a connection; 0 is for ever.
+  var shutdownTimeSeconds = ShutdownPatience.absenceSecondsDefault
   var detection = Detection()
 
   var encoded: ByteString {
@@ -88,6 +90,7 @@ struct KeeperPlan: Sendable {
     add("identity-count", UInt64(identity.count))
     add("request-timeout", requestTimeoutSeconds)
     add("dead-time", deadTimeSeconds)
+    add("shutdown-time", shutdownTimeSeconds)
     add("silence", detection.silenceSeconds)
     add("answer", detection.answerSeconds ?? 0)
     return text
@@ -124,6 +127,7 @@ extension KeeperPlan {
       let second = number("identity-second"),
       let count = number("identity-count", maximum: UInt64(UInt32.max)),
       let timeout = number("request-timeout"), let deadTime = number("dead-time"),
+      let shutdownTime = number("shutdown-time", maximum: UInt64(UInt32.max)),
       let silence = number("silence", maximum: Detection.secondsMaximum), silence > 0,
       let answer = number("answer", maximum: Detection.secondsMaximum)
     else { return nil }
@@ -134,6 +138,7 @@ extension KeeperPlan {
       payloadByteCount: payload, token: SessionToken(high: high, low: low),
       identity: ContentIdentity(first: first, second: second, count: UInt32(count)),
       requestTimeoutSeconds: timeout, deadTimeSeconds: deadTime,
+      shutdownTimeSeconds: shutdownTime,
       detection: Detection(
         silenceSeconds: silence, answerSeconds: answer == 0 ? nil : answer))
   }

@@ -28,6 +28,7 @@ struct ShutdownPatience: Equatable, Sendable {
   static let lastSecondsDefault: UInt64 = 90
   static let abandonedSeconds: UInt64 = 10
 
+  /// 0 is for ever.
   let absenceSeconds: UInt64
   let lastSeconds: UInt64
   private var since: MonotonicTime?
@@ -47,7 +48,7 @@ struct ShutdownPatience: Equatable, Sendable {
       let limit = isAbandoned ? min(lastSeconds, Self.abandonedSeconds) : lastSeconds
       return now.milliseconds(since: refusedSince) >= limit * 1000 ? .endMachine : .nothing
     }
-    guard !isServed, isGoingDown else {
+    guard !isServed, isGoingDown, absenceSeconds > 0 else {
       since = nil
       return .nothing
     }

@@ -126,7 +126,9 @@ struct TargetAttempt {
       connectionCount: 1, byteCount: first.export.byteCount, flags: first.export.flags,
       blockByteCount: 512, payloadByteCount: 0, token: session.token, identity: identity,
       requestTimeoutSeconds: UInt64(target.requestTimeoutSeconds ?? 0),
-      deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0), detection: detection)
+      deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0),
+      shutdownTimeSeconds: target.shutdownTimeSeconds.map { UInt64($0) }
+        ?? ShutdownPatience.absenceSecondsDefault, detection: detection)
     if first.export.flags.contains(.canMultiConn) {
       var mains: UInt32 = 0
       for path in paths where path.site == paths[index].site && path.isMain { mains += 1 }

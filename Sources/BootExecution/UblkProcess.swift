@@ -108,7 +108,8 @@ enum UblkProcess {
     }
     let source = UblkReconnects(plan, connections, device: device.name, log: log)
     let shutdown = ShutdownWatch(
-      signs, patience: ShutdownPatience(), device: device.name,
+      signs, patience: ShutdownPatience(absenceSeconds: plan.shutdownTimeSeconds),
+      device: device.name,
       log: KeeperLog(descriptor: descriptor, isKernelLog: true))
     var engine = UblkEngine(
       queue, ring: ring, slotCount: Int(plan.connectionCount), source: source, page: page,

@@ -55,6 +55,9 @@ public struct AttachmentTarget: Equatable, Sendable {
   public var requestTimeoutSeconds: UInt32?
   /// How long a dead connection may be awaited; nil leaves it to the program, 0 is for ever.
   public var deadTimeSeconds: UInt32?
+  /// How long a system that goes down waits for its server; nil leaves it to the program, 0 is for
+  /// ever.
+  public var shutdownTimeSeconds: UInt32?
   /// How long the machine of the server may say nothing, and the server owe an answer; nil leaves
   /// it to the program.
   public var silenceSeconds: UInt32?

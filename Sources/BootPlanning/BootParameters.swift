@@ -32,6 +32,7 @@ struct BootParameters {
   var timeout: KernelParameter?
   var connections: KernelParameter?
   var deadTime: KernelParameter?
+  var shutdownTime: KernelParameter?
   var silence: KernelParameter?
   var answer: KernelParameter?
   var driver: KernelParameter?
@@ -87,6 +88,8 @@ struct BootParameters {
       connections = word
     } else if word.isNamed("rootlink.deadtime") {
       deadTime = word
+    } else if word.isNamed("rootlink.shutdowntime") {
+      shutdownTime = word
     } else if word.isNamed("rootlink.silence") {
       silence = word
     } else if word.isNamed("rootlink.answer") {

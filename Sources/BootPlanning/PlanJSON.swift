@@ -110,6 +110,7 @@ extension AttachmentTarget {
       writer.member("requestTimeoutSeconds", requestTimeoutSeconds)
     }
     if let deadTimeSeconds { writer.member("deadTimeSeconds", deadTimeSeconds) }
+    if let shutdownTimeSeconds { writer.member("shutdownTimeSeconds", shutdownTimeSeconds) }
     if let silenceSeconds { writer.member("silenceSeconds", silenceSeconds) }
     if let answerSeconds { writer.member("answerSeconds", answerSeconds) }
     if blockProtocol == .rnbd {

@@ -215,6 +215,8 @@ struct TargetBuilder {
       }
     }
     target.deadTimeSeconds = try seconds(parameters.deadTime, 0, Planner.timeMaximumSeconds)
+    target.shutdownTimeSeconds = try seconds(
+      parameters.shutdownTime, 0, Planner.timeMaximumSeconds)
     target.silenceSeconds = try seconds(parameters.silence, 1, Planner.detectionMaximumSeconds)
     target.answerSeconds = try seconds(parameters.answer, 1, Planner.detectionMaximumSeconds)
   }

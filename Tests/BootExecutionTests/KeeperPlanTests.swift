@@ -27,7 +27,8 @@ struct KeeperPlanTests {
       blockByteCount: 4096, payloadByteCount: 1 << 20,
       token: SessionToken(high: .max, low: 1),
       identity: ContentIdentity(first: 1, second: .max, count: 2), requestTimeoutSeconds: 0,
-      deadTimeSeconds: 60, detection: Detection(silenceSeconds: 7, answerSeconds: 8))
+      deadTimeSeconds: 60, shutdownTimeSeconds: 9,
+      detection: Detection(silenceSeconds: 7, answerSeconds: 8))
   }
 
   @Test("is read back as it was written, whatever bytes a name holds")
@@ -41,6 +42,7 @@ struct KeeperPlanTests {
     #expect(read.paths.map(\.site) == [0, 1, 2])
     #expect(read.identity == plan.identity)
     #expect(read.token == plan.token)
+    #expect(read.shutdownTimeSeconds == 9)
     #expect(read.detection == Detection(silenceSeconds: 7, answerSeconds: 8))
   }
 

@@ -84,6 +84,20 @@ struct ShutdownPatienceTests {
     }
   }
 
+  @Test("is given as long as it was asked for, and for ever with 0")
+  func asAskedFor() {
+    func orders(_ limit: UInt64, at times: [UInt64]) -> [ShutdownPatience.Order] {
+      var patience = ShutdownPatience(absenceSeconds: limit)
+      return times.map {
+        patience.order(
+          isServed: false, isGoingDown: true,
+          at: MonotonicTime(nanoseconds: 0).advanced(byMilliseconds: $0 * 1000))
+      }
+    }
+    #expect(orders(5, at: [0, 4, 5]) == [.warn, .nothing, .refuse])
+    #expect(orders(0, at: [0, 30, 10_000_000]) == [.nothing, .nothing, .nothing])
+  }
+
   /// Sources: systemd `shutdown.c`, dracut `shutdown.sh`, sysvinit `init.c`.
   static let ends: [(words: String, isRestart: Bool, end: MachineEnd)] = [
     ("/lib/systemd/systemd-shutdown\0poweroff\0--log-level\0006\0", true, .powerOff),

@@ -69,6 +69,7 @@ private func description(of target: AttachmentTarget) -> String {
   if let seconds = target.requestTimeoutSeconds { words.append("timeout=\(seconds)") }
   if target.connectionCount != 1 { words.append("connections=\(target.connectionCount)") }
   if let seconds = target.deadTimeSeconds { words.append("deadtime=\(seconds)") }
+  if let seconds = target.shutdownTimeSeconds { words.append("shutdowntime=\(seconds)") }
   if let seconds = target.silenceSeconds { words.append("silence=\(seconds)") }
   if let seconds = target.answerSeconds { words.append("answer=\(seconds)") }
   return words.joined(separator: " ")

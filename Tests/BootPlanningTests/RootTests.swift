@@ -108,6 +108,8 @@ struct RootTests {
     ("rootlink.connections=0", "error at 1: a number from 1 to 64"),
     ("rootlink.deadtime=0", #"192.0.2.1 10809 "a" nbd0 deadtime=0; root /dev/nbd0"#),
     ("rootlink.deadtime=x", "error at 1: a number from 0 to 604800"),
+    ("rootlink.shutdowntime=5", #"192.0.2.1 10809 "a" nbd0 shutdowntime=5; root /dev/nbd0"#),
+    ("rootlink.shutdowntime=", "error at 1: a number from 0 to 604800"),
     (
       "rootlink.silence=1 rootlink.answer=3600",
       #"192.0.2.1 10809 "a" nbd0 silence=1 answer=3600; root /dev/nbd0"#
