@@ -83,6 +83,14 @@ public enum TaskGuard: CaseIterable, Sendable {
   }
 }
 
+/// For a program that leaves a process behind, started from a file on a file system that must be
+/// unmounted one day: begins it anew from a copy in memory. Who looks for processes of the old root at
+/// the end (dracut does, and kills them) finds none, and the file can be replaced or vanish. Only the
+/// static client can do without its file's directory. Goes on as it is where it cannot be done.
+public func runFromMemory() {
+  if AllocationSeal.isGuarded, !Log.rootIsInitramfs { _ = clinux_run_from_memory() }
+}
+
 /// Allocation after the device is there. In the static client every allocation passes here; in the
 /// ordinary build nothing is counted.
 public enum AllocationSeal {

@@ -24,6 +24,7 @@ func run(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
 }
 
 func attach(_ arguments: ArraySlice<ByteString>) throws(UsageError) -> CInt {
+  runFromMemory()
   let options = try Options(
     arguments,
     known: [

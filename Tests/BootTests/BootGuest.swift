@@ -127,7 +127,7 @@ struct RunningGuest: Sendable {
 
   /// Waits for a line on the console.
   func says(_ sentence: @escaping @Sendable (String) -> Bool) async throws {
-    try await waitUntil("the console says so: \(lastLines(of: qemu.text))", withinSeconds: 240) {
+    try await waitUntil("the console says so: \(lastLines(of: qemu.text))", withinSeconds: 420) {
       sentence(qemu.text) || !qemu.isRunning
     }
   }

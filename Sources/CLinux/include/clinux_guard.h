@@ -27,6 +27,10 @@ static inline int clinux_set_io_flusher(void) {
    streams that are not kept, and / as its directory. */
 void clinux_become_keeper(const char *name, const int *kept, int count);
 
+/* Begins this program anew from a copy of it in memory, with the same arguments; returns 0 when it
+   runs from there already, else a negated errno. */
+int clinux_run_from_memory(void);
+
 /* Allocation. In the static client the linker sends malloc(3) and its kin here (--wrap); elsewhere
    nothing is counted and clinux_allocation_is_guarded() is 0. */
 struct clinux_allocation_counts {
