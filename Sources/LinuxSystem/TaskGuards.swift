@@ -37,12 +37,18 @@ public enum TaskGuard: CaseIterable, Sendable {
   /// In the root control group no limit holds, and no unit's end reaches it: /proc/PID/cgroup is
   /// `0::/`. Nothing to do where there are no version-2 control groups.
   case controlGroup
+  /// A real-time task, at the lowest priority: rt_priority and policy, the fields 40 and 41 of
+  /// /proc/PID/stat, are 1 and 2. Its allocations may take what the kernel keeps back for such
+  /// tasks, and it runs while others look for memory: without it a machine that swaps to a ublk
+  /// device stands still. Source: `gfp_to_alloc_flags()` in Linux `mm/page_alloc.c`.
+  case realTime
 
   public func apply() throws(SystemError) {
     switch self {
     case .memory: _ = try checked(clinux_lock_memory())
     case .ioFlusher: _ = try checked(clinux_set_io_flusher())
     case .oomKiller: try writeExistingFile("/proc/self/oom_score_adj", "-1000")
+    case .realTime: _ = try checked(clinux_set_real_time())
     case .controlGroup:
       guard let place = Self.controlGroupPlace else { return }
       try writeExistingFile(place + "/cgroup.procs", "0")
@@ -64,6 +70,7 @@ public enum TaskGuard: CaseIterable, Sendable {
     case .memory: "memory is not locked"
     case .ioFlusher: "allocations may wait for the device"
     case .oomKiller: "a shortage of memory may kill it"
+    case .realTime: "it may find no memory in a shortage"
     case .controlGroup: "it stays in the control group of who started it"
     }
   }
@@ -88,7 +95,7 @@ public enum TaskGuard: CaseIterable, Sendable {
 /// the end (dracut does, and kills them) finds none, and the file can be replaced or vanish. Only the
 /// static client can do without its file's directory. Goes on as it is where it cannot be done.
 public func runFromMemory() {
-  if AllocationSeal.isGuarded, !Log.rootIsInitramfs { _ = clinux_run_from_memory() }
+  if AllocationSeal.isGuarded { _ = clinux_run_from_memory() }
 }
 
 /// Allocation after the device is there. In the static client every allocation passes here; in the

@@ -36,6 +36,9 @@ struct TaskGuardTests {
     #expect(
       (flags & 0x18_0000 == 0x18_0000) != report.contains("allocations may wait for the device"))
     #expect(
+      (fields[37] == "1" && fields[38] == "2")
+        != report.contains("it may find no memory in a shortage"))
+    #expect(
       (try Self.text("\(place)/oom_score_adj") == "-1000\n")
         != report.contains("a shortage of memory may kill it"))
     #expect(try Self.text("\(place)/cmdline").hasPrefix("@"))

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER /* Required, not tested for: a guard once compiled such a call away. */
 #error "this program needs the headers of Linux 5.6 or later"
@@ -21,6 +23,13 @@ static inline int clinux_set_io_flusher(void) {
   return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+/* This task is scheduled before ordinary ones, round robin at the lowest priority of real time. Not
+   by sched_setscheduler(3), which musl refuses. */
+static inline int clinux_set_real_time(void) {
+  int priority = 1; /* All of struct sched_param. */
+  return syscall(SYS_sched_setscheduler, 0, 2 /* SCHED_RR */, &priority) < 0 ? -errno : 0;
+}
+
 /* Becomes a process that stays: a session of its own, argv[0] beginning with `@` (systemd's last
    killing spree spares it), `name` for ps(1), every signal ignored that may be (SIGPWR stays
    pending, as a sign that the system goes down), no descriptor but the `count` ones of `kept`, which is sorted, with /dev/null (or nothing) for those of the standard
@@ -28,7 +37,7 @@ static inline int clinux_set_io_flusher(void) {
 void clinux_become_keeper(const char *name, const int *kept, int count);
 
 /* Begins this program anew from a copy of it in memory, with the same arguments; returns 0 when it
-   runs from there already, else a negated errno. */
+   runs from there already (a memfd, an initramfs, a tmpfs), else a negated errno. */
 int clinux_run_from_memory(void);
 
 /* Allocation. In the static client the linker sends malloc(3) and its kin here (--wrap); elsewhere
