@@ -37,8 +37,8 @@ struct TinyGuest {
   /// libraries. `meanwhile` is given what the scenario asks for with
   /// `fault NAME`, one name after the other; the scenario goes on when it returns.
   static func run(
-    _ scenario: String, kernel: Kernel, seconds: Double = 300, programs: [String] = [],
-    faults: [String] = [], meanwhile: (String) throws -> Void = { _ in }
+    _ scenario: String, kernel: Kernel, mebibytes: Int = 512, seconds: Double = 300,
+    programs: [String] = [], faults: [String] = [], meanwhile: (String) throws -> Void = { _ in }
   ) throws -> GuestConsole {
     if let missing { throw Failure(description: "the tiny guest lacks \(missing)") }
     let directory = try TemporaryDirectory()
@@ -54,7 +54,8 @@ struct TinyGuest {
     let guest = try RunningProcess(
       "qemu-system-x86_64",
       [
-        "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-nographic", "-no-reboot",
+        "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "\(mebibytes)", "-nographic",
+        "-no-reboot",
         "-serial", "mon:stdio", "-chardev", "pipe,id=answers,path=\(answers)",
         "-serial", "chardev:answers",
         "-kernel", "\(tree)/boot/vmlinuz-\(version)", "-initrd", image,
