@@ -135,7 +135,10 @@ let testTargets: [Target] = [
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),
   tests(
     "NBDServerTests",
-    ["NBDServer", "NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "WireFormat"]),
+    [
+      "NBDServer", "NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux",
+      "WireFormat",
+    ]),
   tests("DocumentationTests", ["rootlink", "rootlinkd"]),
   tests(
     "InteropTests",

@@ -3,6 +3,7 @@
 
 import BlockBackends
 import BlockServer
+import CLinux
 import LinuxSystem
 import NBDProtocol
 import NBDServer
@@ -159,6 +160,7 @@ func identity(
 /// One connection of a client.
 final class TestClient {
   private let socket: StreamSocket
+  private var sentByteCount: UInt64 = 0
   /// What GO told.
   fileprivate(set) var flags: TransmissionFlags = []
   /// Every wait of a test ends.
@@ -168,7 +170,21 @@ final class TestClient {
     socket = try StreamSocket.connect(to: address, until: Self.deadline)
   }
 
-  func send(_ bytes: [UInt8]) throws { try socket.send(bytes, until: Self.deadline) }
+  func send(_ bytes: [UInt8]) throws {
+    try socket.send(bytes, until: Self.deadline)
+    sentByteCount += UInt64(bytes.count)
+  }
+
+  /// Over TCP: until everything that was sent lies in the server's socket, or was taken from it.
+  func waitForArrival() throws {
+    try wait("the acknowledgement") {
+      var (acknowledged, received) = (UInt64(0), UInt64(0))
+      // SAFETY: two integers of ours.
+      let result = unsafe clinux_tcp_byte_counts(
+        socket.descriptor.rawValue, &acknowledged, &received)
+      return result == 0 && acknowledged > sentByteCount  // The first one is that of the SYN.
+    }
+  }
 
   func receive(_ count: Int) throws -> [UInt8] {
     var bytes: [UInt8] = []
