@@ -56,7 +56,7 @@ struct DebianLifeTests {
 
   @Test(
     "while its server is killed in the middle of its writes, and its keeper, and the server again",
-    arguments: lifeIsTestedWhole ? restarted : Array(restarted.prefix(1)))
+    arguments: FaultScope.cases(restarted, short: 1))
   func restarts(guest: BootGuest) async throws {
     let servers = Started()
     let outcome = try await guest.boot(
@@ -94,7 +94,7 @@ struct DebianLifeTests {
 
   @Test(
     "and dracut's shutdown stage unmounts it, detaches it, and says goodbye to the server",
-    arguments: lifeIsTestedWhole ? unmounted : Array(unmounted.prefix(1)))
+    arguments: FaultScope.cases(unmounted, short: 0))
   func detaches(guest: BootGuest) async throws {
     let outcome = try await guest.boot { network, disk in
       try await Self.putBack(guest, on: disk)
@@ -137,7 +137,7 @@ struct DebianLifeTests {
 
   @Test(
     "and powers off within the bound when its server is gone",
-    arguments: lifeIsTestedWhole ? abandoned : Array(abandoned.prefix(1)))
+    arguments: FaultScope.cases(abandoned, short: 0))
   func powersOffAlone(guest: BootGuest) async throws {
     var guest = guest
     guest.replaysJournal = true

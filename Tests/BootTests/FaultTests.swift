@@ -28,16 +28,12 @@ struct FaultTests {
 
   static let setups: [Setup] = [
     Setup(driver: .nbd, kernel: .stable, connections: 1),
+    Setup(driver: .ublk, kernel: .backports, connections: 4),
     Setup(driver: .nbd, kernel: .backports, connections: 4),
     Setup(driver: .ublk, kernel: .backports, connections: 1),
-    Setup(driver: .ublk, kernel: .backports, connections: 4),
+    Setup(driver: .nbd, kernel: .backports, connections: 1),
+    Setup(driver: .nbd, kernel: .stable, connections: 4),
   ]
-  static let allSetups =
-    setups + [
-      Setup(driver: .nbd, kernel: .backports, connections: 1),
-      Setup(driver: .nbd, kernel: .stable, connections: 4),
-    ]
-  static let isLong = ProcessInfo.processInfo.environment["ROOTLINK_FAULTS"] == "all"
 
   let directory: TemporaryDirectory
   init() throws { directory = try TemporaryDirectory() }
@@ -56,10 +52,10 @@ struct FaultTests {
 
   @Test(
     "goes on where it was, whatever happened to the server meanwhile",
-    arguments: isLong ? allSetups : setups)
+    arguments: FaultScope.cases(setups, short: 2))
   func goesOn(setup: Setup) throws {
     var faults: [String]
-    if Self.isLong {
+    if FaultScope.isWhole {
       faults = [
         "fault_kill 0", "fault_kill 3", "fault_kill 40", "fault_drain", "fault_stop 20",
         "fault_drop 20", "fault_reset", "fault_other", "fault_keeper", "fault_kill 0",
@@ -72,13 +68,15 @@ struct FaultTests {
       ]
     }
     // One connection has one way to go.
-    if setup.connections > 1 { faults.append(Self.isLong ? "fault_path 20" : "fault_path 3") }
+    if setup.connections > 1 {
+      faults.append(FaultScope.isWhole ? "fault_path 20" : "fault_path 3")
+    }
     try suffer(faults, setup, title: setup.testDescription)
   }
 
   @Test(
     "goes on through thirty faults in random order",
-    .enabled(if: isLong, "long; `make test-faults` runs it"), arguments: setups)
+    .enabled(if: FaultScope.isWhole, "\(FaultScope.reason)"), arguments: setups.prefix(4))
   func soak(setup: Setup) throws {
     let seed = UInt64.random(in: 0..<1 << 32)
     print("soak of \(setup.testDescription): seed \(seed)")
@@ -130,7 +128,7 @@ struct FaultTests {
       result detach rootlink detach $disk
       until [ -z "$(keeper)" ]; do sleep 0.1; done
       dmesg | grep -iE "I/O error|EXT4-fs error|Aborting journal" || echo "no I/O error"
-      """, kernel: setup.kernel, seconds: Self.isLong ? 900 : 400, programs: ["fio", "nft"],
+      """, kernel: setup.kernel, seconds: FaultScope.isWhole ? 900 : 400, programs: ["fio", "nft"],
       faults: faults.flatMap(Self.orders)
     ) { try server.suffer($0) }
     expectGuards(
@@ -163,7 +161,7 @@ struct FaultTests {
 
   @Test(
     "loses one of two paths and has it back; changes to a replica when its server stays away",
-    arguments: [Driver.nbd, .ublk])
+    arguments: FaultScope.cases([Driver.nbd, .ublk], short: 1))
   func paths(driver: Driver) throws {
     let image = try fileSystemImage("export.img")
     // Two programs over one file stand for mirrored servers; the first has two ways to it.
@@ -215,7 +213,9 @@ struct FaultTests {
     #expect(checked.exitStatus == 0, "\(checked.standardOutput)")
   }
 
-  @Test("works on while its keeper is dead, and is taken up by another one, or by one after that")
+  @Test(
+    "works on while its keeper is dead, and is taken up by another one, or by one after that",
+    .enabled(if: FaultScope.isWhole, "\(FaultScope.reason)"))
   func keeperKilled() throws {
     let image = try fileSystemImage("export.img")
     let server = try FaultyServer(image, in: directory)

@@ -44,7 +44,9 @@ struct LifeTests {
     """
   }
 
-  @Test("outlives every signal but one, systemd's SIGSTOP, and killall5", arguments: setups)
+  @Test(
+    "outlives every signal but one, systemd's SIGSTOP, and killall5",
+    arguments: FaultScope.cases(setups, short: 1))
   func signals(setup: Setup) throws {
     let image = try fileSystemImage("export.img")
     let server = try FaultyServer(image, in: directory)
@@ -92,7 +94,7 @@ struct LifeTests {
 
   @Test(
     "waits 30 s when the system goes down without its server, then lets every request fail",
-    arguments: setups)
+    arguments: FaultScope.cases(setups, short: 1))
   func goesDown(setup: Setup) throws {
     let image = try fileSystemImage("export.img")
     let server = try FaultyServer(image, in: directory)
@@ -132,7 +134,7 @@ struct LifeTests {
 
   @Test(
     "ends the machine when it has not ended 90 s after that, as systemd was asked to",
-    .enabled(if: lifeIsTestedWhole, "ROOTLINK_FAULTS=all has it"), arguments: setups)
+    .enabled(if: FaultScope.isWhole, "\(FaultScope.reason)"), arguments: setups)
   func endsTheMachine(setup: Setup) throws {
     let image = try fileSystemImage("export.img")
     let server = try FaultyServer(image, in: directory)
@@ -175,6 +177,3 @@ struct LifeTests {
     return image
   }
 }
-
-/// The long cases are for `make test-faults`.
-let lifeIsTestedWhole = ProcessInfo.processInfo.environment["ROOTLINK_FAULTS"] == "all"

@@ -45,7 +45,7 @@ struct SilenceTests {
 
   @Test(
     "is left for another server that answers; it never wakes up",
-    arguments: TinyGuest.Kernel.allCases)
+    arguments: FaultScope.cases(TinyGuest.Kernel.allCases, short: 1))
   // One that wakes up in the middle of a write over a shared disk ends that write: rootlink(8).
   func otherServer(kernel: TinyGuest.Kernel) throws {
     let image = try fileSystemImage()
@@ -74,7 +74,9 @@ struct SilenceTests {
     #expect(took < 2500, "4 s, a quarter more, an attempt at the old one, two rounds")
   }
 
-  @Test("waits for it when nobody else answers, and goes on where it was")
+  @Test(
+    "waits for it when nobody else answers, and goes on where it was",
+    .enabled(if: FaultScope.isWhole, "\(FaultScope.reason)"))
   func nobodyElse() throws {
     let image = try fileSystemImage()
     let server = try FaultyServer(image, in: directory)
