@@ -99,7 +99,7 @@ final class KeeperSlot {
   var site: UInt32
   var lostSince: MonotonicTime?
   var attemptsSinceLoss: UInt64 = 0
-  var lastComplaint: ReconnectionError?
+  var complaints = Complaints()
   /// Connections that the kernel has called dead and that were not replaced.
   var deadCount: UInt64 = 0
   /// The connections of a former keeper are replaced, one after the other.

@@ -142,7 +142,7 @@ extension Keeper {
     log.end()
     lostSince = probe.watch.owedSince ?? now
     attemptsSinceLoss = UInt64(probe.askedCount) + 1
-    lastComplaint = nil
+    complaints.forget()
     // Nothing that was sent may arrive later, when it has been sent again.
     clinux_cut_connection(slot.descriptor)
     forget(slot)

@@ -83,7 +83,7 @@ extension Keeper {
     if lostSince == nil {
       lostSince = now
       attemptsSinceLoss = 0
-      lastComplaint = nil
+      complaints.forget()
     }
     log.begin(.warning, deviceName)
     log.add("the connection to ")
@@ -151,15 +151,15 @@ extension Keeper {
     slot.state = .waiting(MonotonicTime.now.advanced(byMilliseconds: pause))
   }
 
-  /// Each reason once an outage: what is different is loud, what is only away waits a moment.
+  /// What is different is loud, what is only away waits a moment.
   mutating func complain(_ error: ReconnectionError, _ path: Int) {
-    guard error != lastComplaint else { return }
+    let now = MonotonicTime.now
     if !error.isDifferentExport, let lostSince,
-      MonotonicTime.now.milliseconds(since: lostSince) < KeeperTimes.complaintMilliseconds
+      now.milliseconds(since: lostSince) < KeeperTimes.complaintMilliseconds
     {
       return
     }
-    lastComplaint = error
+    guard complaints.isDue(error, at: now) else { return }
     log.begin(error.isDifferentExport ? .error : .warning, deviceName)
     log.add(pathTexts[path])
     log.add(": ")

@@ -10,12 +10,6 @@ import WireFormat
 struct UblkReconnects: ReconnectSource, ~Copyable {
   /// Steps of a handshake are looked for at this interval.
   static let stepNanoseconds: UInt64 = 4_000_000
-  /// Pauses between attempts grow from here, drawn from the upper half, so that a rack of boards
-  /// does not knock all at once.
-  static let firstPauseMilliseconds: UInt64 = 100
-  static let longestPauseMilliseconds: UInt64 = 1000
-  /// A copy on another server is asked for when the server stays away so long.
-  static let otherSiteNanoseconds: UInt64 = 5_000_000_000
 
   private final class Slot {
     enum State { case live, pausing, attempting }
@@ -23,7 +17,7 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
     var path: Int
     let homePath: Int
     let attempt: Reconnection
-    var pauseMilliseconds = firstPauseMilliseconds
+    var pauseMilliseconds = KeeperTimes.firstPauseMilliseconds
     var lostNanoseconds: UInt64 = 0
     init(_ attempt: Reconnection, path: Int, homePath: Int, isLive: Bool) {
       self.attempt = attempt
@@ -39,7 +33,7 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
   private let deviceName: [UInt8]
   private var pathTexts: [[UInt8]] = []
   private var site: UInt32
-  private var lastError: ReconnectionError?
+  private var complaints = Complaints()
 
   /// `connections`: those that work already, in the order of their slots.
   init(
@@ -64,7 +58,7 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
   mutating func isLost(_ slot: Int, _ reason: LossReason, at nanoseconds: UInt64) {
     let one = slots[slot]
     one.state = .pausing
-    one.pauseMilliseconds = Self.firstPauseMilliseconds
+    one.pauseMilliseconds = KeeperTimes.firstPauseMilliseconds
     one.lostNanoseconds = nanoseconds
     guard reason != .notYet else { return }
     log.begin(.warning, deviceName)
@@ -106,7 +100,7 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
     } catch { return failed(one, error, at: nanoseconds) }
     one.state = .live
     site = plan.paths[one.path].site
-    lastError = nil
+    complaints.forget()
     log.begin(.notice, deviceName)
     log.add("connection ")
     log.add(UInt64(slot))
@@ -122,19 +116,19 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
     _ one: Slot, _ error: ReconnectionError, at nanoseconds: UInt64
   ) -> ReconnectStep {
     one.state = .pausing
-    if lastError != error {
-      lastError = error
+    if complaints.isDue(error, at: MonotonicTime(nanoseconds: nanoseconds)) {
       log.begin(error.isDifferentExport ? .error : .warning, deviceName)
       log.add(pathTexts[one.path])
       log.add(": ")
       log.add(error.text)
-      log.add("; trying again")
+      log.add(
+        error.isDifferentExport ? "; not attached, waiting for the right one" : "; trying again")
       log.end()
     }
     one.attempt.close()
     one.path = nextPath(after: one, at: nanoseconds)
     let longest = one.pauseMilliseconds
-    one.pauseMilliseconds = min(longest * 2, Self.longestPauseMilliseconds)
+    one.pauseMilliseconds = min(longest * 2, KeeperTimes.longestPauseMilliseconds)
     let pause = longest / 2 + randomValue(below: longest / 2 + 1)
     return .later(nanoseconds: nanoseconds &+ pause &* 1_000_000)
   }
@@ -149,7 +143,8 @@ struct UblkReconnects: ReconnectSource, ~Copyable {
   /// one, to a copy on another server only when this one has stayed away for long.
   private func nextPath(after one: Slot, at nanoseconds: UInt64) -> Int {
     if isServed, plan.paths[one.homePath].site == site { return one.homePath }
-    let mayLeaveSite = !isServed && nanoseconds &- one.lostNanoseconds > Self.otherSiteNanoseconds
+    let lostMilliseconds = (nanoseconds &- one.lostNanoseconds) / 1_000_000
+    let mayLeaveSite = !isServed && lostMilliseconds > KeeperTimes.otherSiteMilliseconds
     var path = one.path
     for _ in 0..<plan.paths.count {
       path = (path + 1) % plan.paths.count

@@ -20,11 +20,6 @@ static inline int clinux_netlink_set(int fd, int option) {
 }
 enum { clinux_NETLINK_CAP_ACK = 10, clinux_NETLINK_EXT_ACK = 11 };
 
-/* A block device node. */
-static inline int clinux_mknod_block(const char *path, unsigned mode, unsigned major,
-                                     unsigned minor) {
-  return mknod(path, S_IFBLK | mode, makedev(major, minor)) < 0 ? -errno : 0;
-}
 static inline long clinux_page_size(void) { return sysconf(_SC_PAGESIZE); }
 static inline int clinux_process_id(void) { return getpid(); }
 /* Close-on-exec. */
