@@ -99,6 +99,17 @@ let client: [Target] = [
     linkerSettings: isEmbedded ? staticLink : []),
 ]
 
+/// RDMA: of both programs, but not of the client's smaller build.
+let remoteMemory: [Target] = [
+  .target(
+    name: "CVerbs",
+    cSettings: [
+      .unsafeFlags(["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"])
+    ],
+    linkerSettings: [.linkedLibrary("rdmacm"), .linkedLibrary("ibverbs")]),
+  bothWays("RDMAVerbs", ["CVerbs", "CLinux", "LinuxSystem", "WireFormat"]),
+]
+
 let server: [Target] = [
   ordinary("BlockBackends", ["LinuxSystem", "CLinux", "WireFormat"]),
   ordinary("BlockServer", ["BlockBackends", "LinuxSystem", "WireFormat"]),
@@ -153,6 +164,7 @@ let testTargets: [Target] = [
     path: "Tests/TaskGuardProbe", swiftSettings: strict),
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
+  tests("RDMAVerbsTests", ["RDMAVerbs", "CVerbs", "LinuxSystem"]),
 ]
 
 let package = Package(
@@ -166,6 +178,6 @@ let package = Package(
       .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
       .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
-  targets: isEmbedded ? client : client + server + testTargets,
+  targets: isEmbedded ? client : client + remoteMemory + server + testTargets,
   cxxLanguageStandard: .cxx17
 )

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+import CVerbs
+
+/// What a device can do at most.
+public struct DeviceLimits: Equatable, Sendable {
+  /// Out at a time on one queue pair, in each direction.
+  public var workRequestCount: UInt32
+  public var completionCount: UInt32
+  public var segmentCount: UInt32
+  public var queuePairCount: UInt32
+  public var regionCount: UInt32
+  public var regionByteCount: UInt64
+  public var windowCount: UInt32
+  /// It has memory windows of type 2.
+  public var bindsWindows: Bool
+}
+
+/// The port that a connection goes through.
+public struct PortState: Equatable, Sendable {
+  public var isActive: Bool
+  public var mtuByteCount: UInt32
+  public var isEthernet: Bool
+}
+
+extension ConnectionIdentifier {
+  public borrowing func deviceLimits() throws(VerbsError) -> DeviceLimits {
+    guard let device = unsafe cverbs_device_of(raw) else { throw .notBound(.queryDevice) }
+    var limits = cverbs_limits()
+    try verbs(.queryDevice, unsafe cverbs_query_device(device, &limits))
+    return DeviceLimits(
+      workRequestCount: limits.work_requests, completionCount: limits.completions,
+      segmentCount: limits.segments, queuePairCount: limits.queue_pairs,
+      regionCount: limits.regions, regionByteCount: limits.region_bytes,
+      windowCount: limits.windows, bindsWindows: limits.binds_windows != 0)
+  }
+
+  public borrowing func portState() throws(VerbsError) -> PortState {
+    guard let device = unsafe cverbs_device_of(raw) else { throw .notBound(.queryDevice) }
+    var port = cverbs_port()
+    try verbs(.queryDevice, unsafe cverbs_query_port(device, portNumber, &port))
+    return PortState(
+      isActive: port.state == 4, mtuByteCount: port.mtu_bytes, isEthernet: port.is_ethernet != 0)
+  }
+}
