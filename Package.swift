@@ -156,7 +156,8 @@ let testTargets: [Target] = [
     ["CLinux", "rootlink", "rootlinkd", "NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   .testTarget(
-    name: "BootTests", dependencies: ["TestSupport", "rootlinkd"], exclude: ["lab", "tiny"],
+    name: "BootTests", dependencies: ["TestSupport", "rootlinkd"],
+    exclude: ["lab", "rdma", "tiny"],
     swiftSettings: strict),
   tests("LinuxSystemTests", ["TaskGuardProbe"]),
   .executableTarget(

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// An Ethernet switch in the test's own process: every network card of every guest has a port, and
+// a port can be cut. Nothing of it is seen on the host's network.
+//
+// QEMU's `stream` back end sends each frame over a Unix socket with its length in front, 4 bytes,
+// most significant first. A frame goes to the port whose card has its destination address, any
+// other one, as broadcasts, to all ports.
+
+import Foundation
+import Synchronization
+import TestSupport
+
+final class GuestWire: Sendable {
+  /// Where one card is plugged in.
+  private final class Port: Sendable {
+    let socket: Int32
+    private let cut = Atomic(false)
+    /// Frames are written whole, one after the other.
+    private let writing = Mutex(true)
+
+    init(_ socket: Int32) { self.socket = socket }
+
+    var isCut: Bool {
+      get { cut.load(ordering: .relaxed) }
+      set { cut.store(newValue, ordering: .relaxed) }
+    }
+
+    /// Nothing is written any more: the socket may be closed.
+    func close() { writing.withLock { $0 = false } }
+
+    /// A guest that takes nothing, because it was stopped, loses frames and holds up nobody.
+    func send(_ frame: UnsafeRawBufferPointer) {
+      writing.withLock { isOpen in
+        var ready = pollfd(fd: socket, events: Int16(POLLOUT), revents: 0)
+        // SAFETY: a structure of ours.
+        guard isOpen, !isCut, unsafe poll(&ready, 1, GuestWire.patienceMilliseconds) == 1
+        else { return }
+        var sent = 0
+        while sent < frame.count {
+          // SAFETY: `sent` is below the frame's count.
+          let count = unsafe Glibc.send(
+            socket, frame.baseAddress! + sent, frame.count - sent, Int32(MSG_NOSIGNAL))
+          guard count > 0 else { return }
+          sent += count
+        }
+      }
+    }
+  }
+  private static let frameByteCountMaximum = 65_536
+  private static let patienceMilliseconds: Int32 = 200
+
+  private let directory: TemporaryDirectory
+  private let ports = Mutex<[UInt16: Port]>([:])
+
+  init() throws { directory = try TemporaryDirectory() }
+
+  deinit {
+    ports.withLock { ports in
+      for port in ports.values { shutdown(port.socket, Int32(SHUT_RDWR)) }
+    }
+  }
+
+  /// The MAC address of a card: its number is in the last two bytes.
+  static func address(of number: UInt16) -> String {
+    String(format: "52:54:00:00:%02x:%02x", Int(number >> 8), Int(number & 0xff))
+  }
+
+  /// What QEMU is told to connect card `number` with; once for each number.
+  func arguments(forCard number: UInt16) throws -> [String] {
+    let path = directory.path("port-\(number)")
+    let listener = try listen(on: path)
+    Thread.detachNewThread { [weak self] in
+      let socket = accept(listener, nil, nil)
+      close(listener)
+      guard socket >= 0 else { return }
+      let port = Port(socket)
+      self?.ports.withLock { $0[number] = port }
+      Self.forward(from: number, port) { [weak self] in self }
+      port.close()
+      close(socket)
+    }
+    return [
+      "-netdev", "stream,id=n\(number),server=off,addr.type=unix,addr.path=\(path)",
+      "-device", "virtio-net-pci,netdev=n\(number),romfile=,mac=\(Self.address(of: number))",
+    ]
+  }
+
+  /// Whatever the cards send, or would get, is lost.
+  func setCut(_ isCut: Bool, cards: UInt16...) {
+    ports.withLock { ports in
+      for card in cards { ports[card]?.isCut = isCut }
+    }
+  }
+
+  private func listen(on path: String) throws -> Int32 {
+    let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    // SAFETY: paths of a temporary directory are shorter than the 108 bytes of the structure, which
+    // is zero behind them.
+    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8) }
+    let status = unsafe withUnsafePointer(to: &address) { pointer in
+      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe bind(listener, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+    guard listener >= 0, status == 0, Glibc.listen(listener, 1) == 0 else {
+      throw TinyGuest.Failure(description: "no socket \(path): errno \(errno)")
+    }
+    return listener
+  }
+
+  /// Until the guest ends. `wire` is nil when the wire has gone.
+  private static func forward(from number: UInt16, _ port: Port, _ wire: () -> GuestWire?) {
+    let capacity = 1 << 20
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: capacity, alignment: 16)
+    defer { unsafe buffer.deallocate() }  // SAFETY: allocated above, and kept by nobody.
+    var count = 0
+    while true {
+      // SAFETY: `count` is below the capacity: less than a frame is ever left over.
+      let received = unsafe recv(port.socket, buffer.baseAddress! + count, capacity - count, 0)
+      guard received > 0, let wire = wire() else { return }
+      count += received
+      var start = 0
+      while count - start >= 4 {
+        // SAFETY: so many bytes are there.
+        let length = unsafe Int(
+          UInt32(bigEndian: buffer.loadUnaligned(fromByteOffset: start, as: UInt32.self)))
+        guard length >= 14, length <= frameByteCountMaximum else { return }
+        guard count - start >= 4 + length else { break }
+        unsafe wire.deliver(
+          UnsafeRawBufferPointer(rebasing: buffer[start..<(start + 4 + length)]), from: number)
+        start += 4 + length
+      }
+      // SAFETY: both ranges lie in the buffer; memmove(3) allows that they overlap.
+      unsafe memmove(buffer.baseAddress!, buffer.baseAddress! + start, count - start)
+      count -= start
+    }
+  }
+
+  /// `frame`: with its length in front.
+  private func deliver(_ frame: UnsafeRawBufferPointer, from number: UInt16) {
+    // SAFETY: a frame has at least 14 bytes; its destination stands at its start.
+    let destination = unsafe UInt16(frame[8]) << 8 | UInt16(frame[9])
+    let isOurs = unsafe frame[4] == 0x52 && frame[5] == 0x54
+    let receivers: [Port] = ports.withLock { ports in
+      guard ports[number]?.isCut == false else { return [] }
+      if isOurs, let port = ports[destination] { return [port] }
+      return ports.filter { $0.key != number }.map(\.value)
+    }
+    for port in receivers { unsafe port.send(frame) }
+  }
+}
