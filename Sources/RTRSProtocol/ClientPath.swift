@@ -49,6 +49,7 @@ public struct ClientPath: Sendable {
   private let heartbeatLimits: Heartbeat.Limits
   private var backoff = ReconnectBackoff()
   private var attempt: UInt16 = 0
+  private var isReturning = false
   private var mayCreateSession = false
   private(set) var deadlineNanoseconds: UInt64 = 0
   /// Out on the path.
@@ -85,8 +86,10 @@ public struct ClientPath: Sendable {
     }
   }
 
-  mutating func begin(mayCreateSession: Bool, deadlineNanoseconds: UInt64) {
+  /// `isReturning`: the session has been connected before.
+  mutating func begin(mayCreateSession: Bool, isReturning: Bool, deadlineNanoseconds: UInt64) {
     attempt &+= 1
+    self.isReturning = isReturning
     self.mayCreateSession = mayCreateSession
     self.deadlineNanoseconds = deadlineNanoseconds
     state = .connecting(0, isAsked: false)
@@ -100,7 +103,9 @@ public struct ClientPath: Sendable {
       state = .connecting(connection, isAsked: true)
       return .connect(
         ConnectionRequest(
-          connection: connection, connectionCount: connectionCount, attempt: attempt, path: uuid,
+          connection: connection, connectionCount: connectionCount,
+          attempt: ConnectionRequest.number(ofAttempt: attempt, isReturning: isReturning),
+          path: uuid,
           session: session, mayCreateSession: mayCreateSession && connection == 0))
     case .informing(isSent: false):
       state = .informing(isSent: true)

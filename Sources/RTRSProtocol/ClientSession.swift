@@ -153,6 +153,7 @@ extension ClientSession {
     if case .absent(let due) = paths[path].state, due <= nanoseconds, mayBegin(path) {
       paths[path].begin(
         mayCreateSession: connectedPathCount == 0 && (paths[path].isProven || !hasBeenConnected),
+        isReturning: hasBeenConnected,
         deadlineNanoseconds: nanoseconds &+ limits.establishNanoseconds)
     }
     let wasConnected = paths[path].isConnected

@@ -32,6 +32,17 @@ public struct ConnectionRequest: Equatable, Sendable, WireEncodable {
     self.mayCreateSession = mayCreateSession
   }
 
+  /// The number of an attempt, as a client of ours says it: 1 at first; with the highest bit until
+  /// the session was connected for the first time; without it from then on. All numbers mean the
+  /// same to Linux's server, and Linux's client has no second attempt before it was connected.
+  static func number(ofAttempt attempt: UInt16, isReturning: Bool) -> UInt16 {
+    if isReturning { return 2 + attempt % 0x7ffe }
+    return attempt == 1 ? 1 : attempt | 0x8000
+  }
+
+  /// The session was connected before, to this server or to one that was here before it.
+  public var isReturning: Bool { attempt > 1 && attempt < 0x8000 }
+
   /// `bytes` may be longer: what the connection manager hands out may be padded. The first two
   /// bytes are the manager's own, and mean nothing here.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {

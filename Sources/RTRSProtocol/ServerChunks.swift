@@ -33,6 +33,8 @@ struct ServerChunks: Sendable {
     return .held
   }
 
+  func executing(_ chunk: UInt16) -> ServerRequest? { chunks[Int(chunk)].executing }
+
   func heldPath(_ chunk: UInt16) -> ServerPathToken? { chunks[Int(chunk)].held?.path }
 
   /// The request was executed: what it was, and what is to be begun in its place. Nil when

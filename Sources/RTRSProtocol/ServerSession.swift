@@ -250,6 +250,9 @@ extension ServerSession {
     return .pathLost
   }
 
+  /// The request that is being executed in a chunk.
+  public func executing(_ chunk: UInt16) -> ServerRequest? { chunks.executing(chunk) }
+
   /// A request was executed. What to post, nil when its path is gone; and the request that waited
   /// for the chunk and is to begin now.
   public mutating func finish(
