@@ -112,7 +112,7 @@ let remoteMemory: [Target] = [
 
 let server: [Target] = [
   ordinary("BlockBackends", ["LinuxSystem", "CLinux", "WireFormat"]),
-  ordinary("BlockServer", ["BlockBackends", "LinuxSystem", "WireFormat"]),
+  ordinary("BlockServer", ["BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
   ordinary(
     "NBDServer",
     ["NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),

@@ -75,16 +75,19 @@ public final class FileBackend: BlockBackend {
   private let canPunch = Atomic(true)
   private let canZeroRange = Atomic(true)
 
-  /// `byteCount`: serve so many bytes from the start; a regular file grows to it.
+  /// `byteCount`: serve so many bytes from the start; a regular file grows to it. `shownAs`: what
+  /// errors call it.
   public init(
-    _ path: ByteString, options: Options = [], byteCount wanted: UInt64? = nil
+    _ opened: ByteString, shownAs shown: ByteString? = nil, options: Options = [],
+    byteCount wanted: UInt64? = nil
   ) throws(OpenError) {
+    let path = shown ?? opened
     let isReadOnly = options.contains(.readOnly)
     var flags: OpenFlags = isReadOnly ? .readOnly : .readWrite
     flags.insert(.nonBlocking)  // A FIFO must not hold the server up; files do not care.
     if options.contains(.direct) { flags.insert(.direct) }
     do {
-      file = try FileDescriptor.open(path, flags)
+      file = try FileDescriptor.open(opened, flags)
     } catch {
       if error == .invalidArgument, options.contains(.direct) { throw .noDirectIO(path) }
       throw .cannotOpen(path, error)

@@ -48,12 +48,15 @@ public final class Export: Sendable {
   private let isSync: Bool
   /// When the image was last written to; 0 where nothing tells, as for a device.
   private let modifiedSeconds: UInt64
+  /// What it has in common with other names for the same bytes.
+  public let medium: MediumIdentity
 
   /// For tests, and for media that are not files.
   public init(
     name: ByteString, description: ByteString = "", access: AccessMode = .readWrite,
     path: ByteString = "", base: any BlockBackend, overlayDirectory: ByteString = "/var/tmp",
-    layersDirectory: ByteString? = nil, isSync: Bool = false, modifiedSeconds: UInt64 = 0
+    layersDirectory: ByteString? = nil, isSync: Bool = false, modifiedSeconds: UInt64 = 0,
+    medium: MediumIdentity? = nil
   ) {
     self.name = name
     self.description = description
@@ -64,25 +67,27 @@ public final class Export: Sendable {
     self.layersDirectory = layersDirectory
     self.isSync = isSync
     self.modifiedSeconds = modifiedSeconds
+    self.medium = medium ?? .other(.random(in: 0 ... .max))
   }
 
-  /// Opens the file or device.
+  /// Opens the file or device. `shownAs`: what people call it.
   public convenience init(
-    _ definition: ExportDefinition, overlayDirectory: ByteString
+    _ definition: ExportDefinition, shownAs shown: ByteString? = nil, overlayDirectory: ByteString
   ) throws(FileBackend.OpenError) {
     var options: FileBackend.Options = definition.access == .readWrite ? [] : .readOnly
     if definition.isSync { options.insert(.sync) }
     if definition.isDirect { options.insert(.direct) }
     let base = try FileBackend(
-      definition.path, options: options, byteCount: definition.byteCount)
+      definition.path, shownAs: shown, options: options, byteCount: definition.byteCount)
     let status = try? fileStatus(definition.path)
     self.init(
       name: definition.name, description: definition.description, access: definition.access,
-      path: definition.path, base: base, overlayDirectory: overlayDirectory,
+      path: shown ?? definition.path, base: base, overlayDirectory: overlayDirectory,
       layersDirectory: definition.layersDirectory, isSync: definition.isSync,
       // A device node says nothing of when its blocks were written to.
       modifiedSeconds: status?.kind == .regular
-        ? UInt64(bitPattern: status?.modifiedSeconds ?? 0) : 0)
+        ? UInt64(bitPattern: status?.modifiedSeconds ?? 0) : 0,
+      medium: status.flatMap { MediumIdentity($0) })
   }
 
   /// The export as every session sees it before it writes. `isAttached`: the session is one of an
@@ -229,6 +234,9 @@ public struct ExportTable: Sendable {
     self.exports = exports
     byName = Dictionary(exports.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
   }
+
+  /// No name stands for another one.
+  func exact(_ name: ByteString) -> Export? { byName[name] }
 
   /// The empty name is the default export: the one called so, else the only one there is.
   public func export(named name: ByteString) -> Export? {

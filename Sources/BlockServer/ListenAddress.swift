@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a server listens: `tcp:HOST:PORT`, `tcp:[V6]:PORT`, `unix:PATH`, `rdma:HOST:PORT`.
+// Where a server listens: `tcp:HOST:PORT`, `tcp:[V6]:PORT`, `unix:PATH`, `rdma:HOST[:PORT]`.
 
 import WireFormat
 
@@ -11,6 +11,8 @@ public enum ListenAddress: Equatable, Sendable {
 
   /// Both families, IANA's port for NBD.
   public static let standard = ListenAddress.tcp(host: "::", port: 10809)
+  /// Source: `RTRS_PORT` in Linux `drivers/block/rnbd/rnbd-proto.h`.
+  public static let standardRDMAPort: UInt16 = 1234
 
   /// Why a text is no address; `advice` is one for all.
   public enum ParseError: Error, Equatable, Sendable {
@@ -20,7 +22,7 @@ public enum ListenAddress: Equatable, Sendable {
     case pathLength(Int)
 
     public var report: (reason: String, advice: String) {
-      let forms = "write tcp:HOST:PORT, tcp:[V6]:PORT or unix:PATH"
+      let forms = "write tcp:HOST:PORT, tcp:[V6]:PORT, unix:PATH or rdma:HOST[:PORT]"
       return switch self {
       case .scheme(let text): ("'\(text.printable)' begins with no known kind of address", forms)
       case .port(let text): ("'\(text.printable)' has no port from 0 to 65535 at its end", forms)
@@ -42,7 +44,9 @@ public enum ListenAddress: Equatable, Sendable {
       let (host, port) = try Self.hostAndPort(rest, of: text)
       self = .tcp(host: host, port: port)
     } else if let rest = text.dropping(prefix: "rdma:") {
-      let (host, port) = try Self.hostAndPort(rest, of: text)
+      let hasPort = !rest.hasSuffix("]") && rest.bytes.contains(UInt8(ascii: ":"))
+      let (host, port) = try Self.hostAndPort(
+        hasPort ? rest : rest + ByteString(":\(Self.standardRDMAPort)"), of: text)
       self = .rdma(host: host, port: port)
     } else {
       throw .scheme(text)

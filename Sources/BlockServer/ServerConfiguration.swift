@@ -33,6 +33,7 @@ public struct ServerConfiguration: Equatable, Sendable {
   /// How many such clients there may be. Nil: twice as many as connections, so that a network that
   /// fails for everybody costs nobody his layer.
   public var absentCount: Int?
+  public var rdma = RDMASettings()
 
   public var attachmentLimits: Attachments.Limits {
     var limits = Attachments.Limits()
@@ -86,7 +87,7 @@ public struct ServerConfiguration: Equatable, Sendable {
   }
 
   public func validate() throws(ValidationError) {
-    guard !exports.isEmpty else { throw .noExports }
+    guard !exports.isEmpty || rdma.searchPath != nil else { throw .noExports }
     var names: Set<ByteString> = []
     for export in exports {
       // Source: NBD `doc/proto.md`, "Values": strings are at most 4096 bytes.

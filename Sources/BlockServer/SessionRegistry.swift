@@ -14,6 +14,10 @@ public final class SessionRegistry: Sendable {
     var since: MonotonicTime
     /// Nil until an export has been entered.
     var export: ByteString?
+    /// Of a client that says what it opens a device for, and by which name.
+    var access: String?
+    var device: ByteString?
+    var session: ByteString?
     var statistics: SessionStatistics
     /// Makes the session end: `isNow` without waiting for anything.
     var stop: @Sendable (_ isNow: Bool) -> Void
@@ -37,9 +41,11 @@ public final class SessionRegistry: Sendable {
   }
 
   /// The number of a new connection; nil when there are too many. `stop` is called under a lock
-  /// of the registry and does nothing but shut a socket down.
+  /// of the registry and does nothing but shut a socket down. An open device of a client with several
+  /// counts as a connection, too, and says for what and by which name it was opened.
   public func add(
     client: ByteString, protocolName: String, statistics: SessionStatistics,
+    access: String? = nil, device: ByteString? = nil, session: ByteString? = nil,
     stop: @escaping @Sendable (_ isNow: Bool) -> Void
   ) -> UInt64? {
     state.withLock { state in
@@ -50,8 +56,8 @@ public final class SessionRegistry: Sendable {
       let number = state.nextNumber
       state.nextNumber += 1
       state.entries[number] = Entry(
-        client: client, protocolName: protocolName, since: .now, export: nil,
-        statistics: statistics, stop: stop)
+        client: client, protocolName: protocolName, since: .now, export: nil, access: access,
+        device: device, session: session, statistics: statistics, stop: stop)
       return number
     }
   }
@@ -81,13 +87,14 @@ public final class SessionRegistry: Sendable {
     }
   }
 
-  /// What `rootlinkd status` tells.
+  /// What `rootlinkd status` tells. `found`: exports that the table does not have.
   public func status(
-    of table: ExportTable, attachments: Attachments, listeners: [ByteString]
+    of table: ExportTable, found: [Export] = [], attachments: Attachments,
+    listeners: [ByteString], transportSessions: [ServerStatus.TransportSession] = []
   ) -> ServerStatus {
     state.withLock { state in
       let sessions = state.entries.sorted { $0.key < $1.key }
-      let exports = table.exports.map { export in
+      let exports = (table.exports + found).map { export in
         let own = sessions.filter { $0.value.export == export.name }
         var totals = state.past[export.name] ?? ExportTotals()
         let shown = own.map { number, entry in
@@ -96,7 +103,8 @@ public final class SessionRegistry: Sendable {
           return ServerStatus.Session(
             number: number, client: entry.client.text, protocolName: entry.protocolName,
             seconds: MonotonicTime.now.milliseconds(since: entry.since) / 1000,
-            counters: counters)
+            counters: counters, accessMode: entry.access, mappingPath: entry.device?.text,
+            session: entry.session?.text)
         }
         return ServerStatus.ExportStatus(
           name: export.name.text, path: export.path.text, description: export.description.text,
@@ -107,7 +115,8 @@ public final class SessionRegistry: Sendable {
       }
       return ServerStatus(
         listening: listeners.map(\.text), connections: state.entries.count,
-        connectionsRefused: state.refusedCount, exports: exports)
+        connectionsRefused: state.refusedCount, exports: exports,
+        transportSessions: transportSessions)
     }
   }
 }

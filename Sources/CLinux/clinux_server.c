@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "CLinux.h"
+#include <linux/openat2.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 
 int clinux_resolve_listener(const char *host, uint16_t port, unsigned index,
                             struct clinux_address *into) {
@@ -90,4 +93,21 @@ int clinux_raise_open_file_limit(void) {
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
   limit.rlim_cur = limit.rlim_max;
   return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
+}
+
+int clinux_O_PATH(void) { return O_PATH; }
+int clinux_open_beneath(int at, const char *path) {
+  struct open_how how = {
+      .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+  int fd = syscall(SYS_openat2, at, path, &how, sizeof how);
+  return fd < 0 ? -errno : fd;
+}
+int clinux_event_descriptor(void) {
+  int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fd < 0 ? -errno : fd;
+}
+int clinux_event_signal(int fd) { return eventfd_write(fd, 1) < 0 ? -errno : 0; }
+int clinux_event_clear(int fd) {
+  eventfd_t count;
+  return eventfd_read(fd, &count) < 0 ? -errno : 0;
 }

@@ -65,6 +65,9 @@ public struct FileStatus: Equatable, Sendable {
   /// Of the device that the file is, for block devices.
   public let deviceMajor: UInt32
   public let deviceMinor: UInt32
+  /// Of the file system that it lies in; with `inode` no other file has it.
+  public let device: UInt64
+  public let inode: UInt64
 
   public init(_ status: clinux_status) {
     kind =
@@ -78,6 +81,8 @@ public struct FileStatus: Equatable, Sendable {
     modifiedSeconds = status.mtime_seconds
     deviceMajor = status.rdev_major
     deviceMinor = status.rdev_minor
+    device = status.device
+    inode = status.inode
   }
 }
 

@@ -18,6 +18,8 @@ struct Handshaking {
   struct Entry {
     var export: Export
     var backend: any BlockBackend
+    /// Where it may write to what others have, too.
+    var grant: WriteGrant?
     /// Of a client that has named its attachment; it is to leave at the end.
     var attached: (connection: AttachmentConnection, identity: SessionIdentity)?
     /// What the handshake has taken off the socket, up to and beyond its end.
@@ -26,6 +28,7 @@ struct Handshaking {
 
   private let table: ExportTable
   private let attachments: Attachments
+  private let access: WriteAccess
   private let control: ConnectionControl
   private let deadline: Deadline
   private let isStopping: SharedFlag
@@ -35,11 +38,12 @@ struct Handshaking {
   private var failure: Outcome?
 
   init(
-    table: ExportTable, attachments: Attachments, deadline: Deadline, optionCountMaximum: Int,
-    isStopping: SharedFlag, control: ConnectionControl
+    table: ExportTable, attachments: Attachments, access: WriteAccess, deadline: Deadline,
+    optionCountMaximum: Int, isStopping: SharedFlag, control: ConnectionControl
   ) {
     self.table = table
     self.attachments = attachments
+    self.access = access
     self.control = control
     self.deadline = deadline
     self.isStopping = isStopping
@@ -110,9 +114,20 @@ struct Handshaking {
     }
     let identity = machine.identity
     if isEntry {
+      // Whoever enters may write: this protocol has no word for less.
+      let grant = export.access == .readWrite ? access.take(export.medium, .shared) : nil
+      guard grant != nil || export.access != .readWrite else { return refuseInUse(export) }
       guard identity.map({ enter(export, $0) }) ?? open(export) else { return }
+      entry?.grant = grant
     }
     machine.answer(found: ExportFacts(export, isAttached: identity != nil))
+  }
+
+  private mutating func refuseInUse(_ export: Export) {
+    let report = DeviceRefusal.inUse.report
+    failure = .notOpened(export: export.name, reason: report.reason, advice: report.advice)
+    machine.answer(
+      refusing: .errPolicy, text: "somebody else writes to the export, over another protocol")
   }
 
   /// False when it was refused, which the client has then been told.

@@ -30,7 +30,7 @@ public final class Listener: Sendable {
           "choose a port above 1023, or a path in a directory that rootlinkd may write to"
         )
       case .notSupported(let address):
-        ("\(address.printable) needs RDMA, which is not part of this server", "use tcp: or unix:")
+        ("\(address.printable) speaks RNBD and not NBD", "use tcp: or unix:")
       case .system(let address, let error):
         ("\(address.printable) cannot be listened on: \(error.text)", "check --listen")
       }
@@ -102,14 +102,7 @@ public final class Listener: Sendable {
   private static func resolve(
     host: ByteString, port: UInt16, index: Int, shown: ByteString
   ) throws(ListenError) -> SocketAddress? {
-    var raw = clinux_address()
-    do {
-      // SAFETY: a terminated copy, and a structure of ours that the call fills.
-      let result = try unsafe withCString(host) {
-        unsafe clinux_resolve_listener($0, port, UInt32(index), &raw)
-      }
-      return result == 0 ? SocketAddress(raw: raw) : nil
-    } catch {
+    do { return try resolveListener(host: host, port: port, index: index) } catch {
       throw error.errno == 99 ? .unknownHost(shown) : .system(shown, error)
     }
   }

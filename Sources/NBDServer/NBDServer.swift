@@ -36,6 +36,7 @@ public final class NBDServer: Sendable {
   private let table: ExportTable
   private let registry: SessionRegistry
   private let attachments: Attachments
+  private let access: WriteAccess
   private let limits: NBDServerLimits
   private let report: @Sendable (SessionEvent) -> Void
   private let isStopping = SharedFlag()
@@ -43,12 +44,14 @@ public final class NBDServer: Sendable {
   /// `report` is called from many threads.
   public init(
     table: ExportTable, registry: SessionRegistry, attachments: Attachments = Attachments(),
+    access: WriteAccess = WriteAccess(),
     limits: NBDServerLimits = NBDServerLimits(),
     report: @escaping @Sendable (SessionEvent) -> Void
   ) {
     self.table = table
     self.registry = registry
     self.attachments = attachments
+    self.access = access
     self.limits = limits
     self.report = report
   }
@@ -88,7 +91,7 @@ public final class NBDServer: Sendable {
   ) {
     let number = socket.descriptor.rawValue
     var connection = Handshaking(
-      table: table, attachments: attachments,
+      table: table, attachments: attachments, access: access,
       deadline: .milliseconds(limits.handshakeMilliseconds),
       optionCountMaximum: limits.optionCount, isStopping: isStopping,
       control: ConnectionControl(
@@ -117,6 +120,7 @@ public final class NBDServer: Sendable {
         .closed(
           number: session, client: client, export: name, reason: ending.reason,
           counters: statistics.snapshot))
+      withExtendedLifetime(entry) {}  // Until here it has the right to write.
     }
     // From here on nobody else shuts the socket down, so its number may be given up.
     registry.remove(session)

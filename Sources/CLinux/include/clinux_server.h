@@ -34,6 +34,15 @@ int clinux_bind_unix_private(int fd, const struct clinux_address *to);
 /* Raises the soft limit on open files to the hard one. */
 int clinux_raise_open_file_limit(void);
 
+/* Names what `path` leads to below the directory `at`, links included, with O_PATH. -EXDEV when it
+   leads out of it; -ELOOP for links of /proc. */
+int clinux_open_beneath(int at, const char *path);
+int clinux_O_PATH(void);
+/* A counter that is readable when it is not 0: signal adds, clear takes all. None of them blocks. */
+int clinux_event_descriptor(void);
+int clinux_event_signal(int fd);
+int clinux_event_clear(int fd);
+
 /* Locks a file for whoever has it open; -EWOULDBLOCK when somebody else has. */
 static inline int clinux_lock_file(int fd) {
   return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
