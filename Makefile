@@ -3,6 +3,7 @@
 # make demo       a diskless Debian boots from rootlinkd in QEMU
 # make test       everything that a change must pass
 # make test-faults  faults of every kind, long ones too, and what they cost
+# make test-rdma  RNBD beside Linux's own, in guests with soft-RoCE; logs stay in out/logs/rdma
 # make bench-boot ours beside Debian's nbd-client hook
 # make bench-ublk a ublk device beside the kernel's nbd driver
 # make install    DESTDIR= PREFIX=
@@ -67,6 +68,12 @@ test-faults: deps all
 	  --filter 'FaultTests|LifeTests|SwapTests|SilenceTests|KeeperMemoryTests'
 	cat out/faults.txt
 
+# Takes about half an hour.
+test-rdma: deps all
+	rm -rf out/logs/rdma
+	ROOTLINK_REQUIRE_ALL=1 ROOTLINK_RDMA=all $(SWIFT) test $(SWIFTFLAGS) --no-parallel \
+	  --filter 'RDMA|RNBD|RTRS'
+
 demo: deps all
 	Tests/BootTests/lab/demo.sh
 
@@ -79,5 +86,5 @@ bench-ublk: deps all
 clean:
 	rm -rf out .build .build-embedded .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all demo test-faults bench-boot bench-ublk deps install install-hooks lint test clean FORCE
+.PHONY: all demo test-faults test-rdma bench-boot bench-ublk deps install install-hooks lint test clean FORCE
 FORCE:

@@ -116,10 +116,17 @@ let server: [Target] = [
   ordinary(
     "NBDServer",
     ["NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
+  ordinary(
+    "RNBDServer",
+    [
+      "RNBDProtocol", "RTRSProtocol", "RDMAVerbs", "BlockServer", "BlockBackends", "LinuxSystem",
+      "CLinux", "WireFormat",
+    ]),
   .executableTarget(
     name: "rootlinkd",
     dependencies: [
-      "NBDServer", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat",
+      "NBDServer", "RNBDServer", "RNBDProtocol", "RTRSProtocol", "BlockServer", "BlockBackends",
+      "LinuxSystem", "CLinux", "WireFormat",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
       .product(name: "Logging", package: "swift-log"),
       .product(name: "TOMLKit", package: "TOMLKit"),
@@ -148,6 +155,12 @@ let testTargets: [Target] = [
     "NBDServerTests",
     [
       "NBDServer", "NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux",
+      "WireFormat",
+    ]),
+  tests(
+    "RNBDServerTests",
+    [
+      "RNBDServer", "RNBDProtocol", "RTRSProtocol", "BlockServer", "BlockBackends", "LinuxSystem",
       "WireFormat",
     ]),
   tests("DocumentationTests", ["rootlink", "rootlinkd"]),

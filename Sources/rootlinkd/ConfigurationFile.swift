@@ -11,6 +11,13 @@
 //   drain_seconds = 10
 //   absent_seconds = 600
 //   absent_attachments = 2048
+//   [rdma]
+//   dev_search_path = "/srv/boards/%SESSNAME%"
+//   queue_depth = 128
+//   io_size = 131072
+//   sessions = 64
+//   memory = 2147483648
+//   silence_seconds = 12
 //   [export.root]
 //   path = "/srv/debian.img"
 //   mode = "overlay"            # ro, rw, overlay
@@ -22,6 +29,7 @@
 
 import BlockServer
 import LinuxSystem
+import RNBDServer
 import TOMLKit
 import WireFormat
 
@@ -29,6 +37,9 @@ let standardConfigurationPath = "/etc/rootlinkd.toml"
 private let limitKeys = [
   "connections", "handshake_seconds", "silence_seconds", "drain_seconds", "absent_seconds",
   "absent_attachments",
+]
+private let rdmaKeys = [
+  "dev_search_path", "queue_depth", "io_size", "sessions", "memory", "silence_seconds",
 ]
 private let exportKeys = ["path", "mode", "layers", "sync", "direct", "size", "description"]
 private let configurationByteCountMaximum = 4 << 20
@@ -73,7 +84,7 @@ func parseConfiguration(_ text: ByteString) throws -> ServerConfiguration {
   }
   var configuration = ServerConfiguration()
   let top = Section(
-    root, name: "", known: ["listen", "control", "overlay_directory", "limits", "export"])
+    root, name: "", known: ["listen", "control", "overlay_directory", "limits", "rdma", "export"])
   try top.refuseUnknownKeys()
   for address in try top.strings("listen") ?? [] {
     do {
@@ -89,6 +100,9 @@ func parseConfiguration(_ text: ByteString) throws -> ServerConfiguration {
   }
   if let section = try top.section("limits", known: limitKeys) {
     try readLimits(section, into: &configuration)
+  }
+  if let section = try top.section("rdma", known: rdmaKeys) {
+    configuration.rdma = try readRDMA(section)
   }
   for (name, section) in try top.sections(
     "export", known: exportKeys)
@@ -118,6 +132,23 @@ private func readLimits(_ limits: Section, into configuration: inout ServerConfi
   if let count = try limits.integer("absent_attachments", in: 0...Limits.absentCountLimit) {
     configuration.absentCount = count
   }
+}
+
+private func readRDMA(_ section: Section) throws -> RDMASettings {
+  typealias Limits = RNBDServerLimits
+  var settings = RDMASettings()
+  if let path = try section.string("dev_search_path") {
+    do { settings.searchPath = try SearchPath(ByteString(path)) } catch {
+      throw ConfigurationError(
+        reason: "rdma.dev_search_path: " + error.report.reason, advice: error.report.advice)
+    }
+  }
+  settings.queueDepth = try section.integer("queue_depth", in: Limits.queueDepthRange)
+  settings.dataByteCountMaximum = try section.integer("io_size", in: Limits.dataByteCountRange)
+  settings.sessionCountMaximum = try section.integer("sessions", in: Limits.sessionCountRange)
+  settings.memoryByteCountMaximum = try section.integer("memory", in: 1...Int.max)
+  settings.silenceSeconds = try section.seconds("silence_seconds", in: Limits.silenceSecondsRange)
+  return settings
 }
 
 private func export(_ name: String, _ section: Section) throws -> ExportDefinition {

@@ -9,6 +9,7 @@ import Foundation
 import LinuxSystem
 import Logging
 import NBDServer
+import RNBDServer
 import WireFormat
 
 struct RunningServer {
@@ -20,6 +21,9 @@ struct RunningServer {
   /// How long sessions may take to end by themselves.
   private let drainMilliseconds: UInt64
   private let nbd: NBDServer
+  /// Nil when nothing is listened on with RDMA.
+  private let rnbd: RNBDServer?
+  private let devices: DeviceDirectory
   private let signals: FileDescriptorBox
   private var listeners: [Listener]
   private let control: Listener?
@@ -61,15 +65,22 @@ struct RunningServer {
     drainMilliseconds = configuration.drainSeconds * 1000
     var limits = NBDServerLimits()
     limits.handshakeMilliseconds = configuration.handshakeSeconds * 1000
+    let access = WriteAccess()
+    devices = DeviceDirectory(table: table, searchPath: configuration.rdma.searchPath)
     nbd = NBDServer(
-      table: table, registry: registry, attachments: attachments, limits: limits
+      table: table, registry: registry, attachments: attachments, access: access, limits: limits
     ) { event in
       logger.log(level: event.level, "\(event.line)")
     }
 
     let addresses = configuration.listen.isEmpty ? [.standard] : configuration.listen
     listeners = []
+    var rdma: [(host: ByteString, port: UInt16)] = []
     for address in addresses {
+      if case .rdma(let host, let port) = address {
+        rdma.append((host, port))
+        continue
+      }
       do {
         listeners += try Listener.listen(
           on: address, silenceSeconds: configuration.silenceSeconds)
@@ -77,6 +88,19 @@ struct RunningServer {
         throw Failure.couldNot(error.report)
       }
     }
+    guard !rdma.isEmpty else {
+      rnbd = nil
+      control = try Self.control(configuration, logger)
+      return
+    }
+    do {
+      rnbd = try RNBDServer(
+        listen: rdma, limits: RNBDServerLimits(configuration.rdma), directory: devices,
+        access: access, attachments: attachments, registry: registry
+      ) { event in
+        logger.log(level: event.level, "\(event.line)")
+      }
+    } catch { throw Failure.couldNot(error.report) }
     control = try Self.control(configuration, logger)
   }
 
@@ -117,11 +141,13 @@ struct RunningServer {
         logger.warning("\(path.printable) is no layer of this export; remove it if nobody needs it")
       }
     }
-    for listener in listeners { logger.info("listening on \(listener.address.printable)") }
+    for address in addresses { logger.info("listening on \(address.printable)") }
     while try acceptOnce() {}
     drain()
     try flush()
   }
+
+  private var addresses: [ByteString] { listeners.map(\.address) + (rnbd?.addresses ?? []) }
 
   /// What clients were told is written is durable when the server has ended well.
   private func flush() throws {
@@ -199,10 +225,13 @@ struct RunningServer {
 
   /// On a thread of its own: whoever asks may read slowly.
   private func answerStatus(_ descriptor: consuming FileDescriptor) {
-    let status = registry.status(
-      of: table, attachments: attachments, listeners: listeners.map(\.address))
+    let (registry, table, devices, attachments) = (registry, table, devices, attachments)
+    let (addresses, rnbd) = (addresses, rnbd)
     let number = descriptor.release()
     let thread = Thread {
+      let status = registry.status(
+        of: table, found: devices.found, attachments: attachments, listeners: addresses,
+        transportSessions: rnbd?.status() ?? [])
       let socket = StreamSocket(owning: FileDescriptor(owning: number))
       let encoder = JSONEncoder()
       encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
@@ -215,9 +244,10 @@ struct RunningServer {
   private mutating func drain() {
     listeners = []  // From here on nobody new can connect.
     nbd.stop()
+    rnbd?.stop()
     let deadline = Deadline.milliseconds(drainMilliseconds)
     var isNow = false
-    while registry.connectionCount > 0 {
+    while registry.connectionCount > 0 || rnbd?.isOver == false {
       if !isNow, deadline.hasPassed || nextSignal() != nil {
         logger.warning("\(registry.connectionCount) sessions did not end and are cut off")
         isNow = true

@@ -27,8 +27,8 @@ struct Serve: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      Listen on tcp:HOST:PORT, tcp:[V6]:PORT or unix:PATH (default tcp:[::]:10809, both \
-      families). May be repeated.
+      Listen on tcp:HOST:PORT, tcp:[V6]:PORT, unix:PATH or rdma:HOST[:PORT] (default \
+      tcp:[::]:10809, both families). May be repeated.
       """, valueName: "address"))
   var listen: [String] = []
 

@@ -8,7 +8,7 @@ import Testing
 
 @Suite(
   "RDMA: Linux's own RNBD on both sides", .serialized,
-  .enabled(if: RDMAGuest.isEnabled, "the guests with RDMA lack \(RDMAGuest.missing ?? "nothing")"))
+  .enabled(if: RDMAScope.isWhole, "\(RDMAScope.reason)"))
 struct RDMAKernelTests {
   @Test("carries data whole, and the lab sees a wire that is cut and a disk that was changed")
   func kernelToKernel() throws {
