@@ -59,12 +59,12 @@ lint:
 	shellcheck $$(git ls-files | xargs grep -lE '^#!/bin/(ba)?sh' --)
 
 test: deps all lint
-	ROOTLINK_REQUIRE_ALL=1 $(SWIFT) test $(SWIFTFLAGS)
+	Tests/run.sh $(SWIFTFLAGS)
 
 # Takes about an hour. The table is printed at the end, and stays in out/faults.txt.
 test-faults: deps all
 	rm -f out/faults.txt
-	ROOTLINK_REQUIRE_ALL=1 ROOTLINK_FAULTS=all $(SWIFT) test $(SWIFTFLAGS) --no-parallel \
+	ROOTLINK_FAULTS=all Tests/run.sh $(SWIFTFLAGS) --no-parallel \
 	  --filter 'FaultTests|LifeTests|SwapTests|SilenceTests|KeeperMemoryTests'
 	cat out/faults.txt
 

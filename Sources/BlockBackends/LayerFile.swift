@@ -83,6 +83,9 @@ final class LayerFile: Sendable {
     self.dataOffset = dataOffset
   }
 
+  // Closing does not end a lock while a process that was just forked has the file open, too.
+  deinit { _ = clinux_unlock_file(file.rawValue) }
+
   static func wordCount(_ imageByteCount: UInt64) throws(SystemError) -> Int {
     let words = imageByteCount / OverlayBackend.blockByteCount / 64 + 1
     guard words <= mapByteCountMaximum / 8 else { throw .fileTooLarge }

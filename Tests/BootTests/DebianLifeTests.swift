@@ -94,7 +94,7 @@ struct DebianLifeTests {
 
   @Test(
     "and dracut's shutdown stage unmounts it, detaches it, and says goodbye to the server",
-    arguments: FaultScope.cases(unmounted, short: 0))
+    arguments: FaultScope.cases(unmounted, short: 1))
   func detaches(guest: BootGuest) async throws {
     let outcome = try await guest.boot { network, disk in
       try await Self.putBack(guest, on: disk)
@@ -137,7 +137,7 @@ struct DebianLifeTests {
 
   @Test(
     "and powers off within the bound when its server is gone",
-    arguments: FaultScope.cases(abandoned, short: 0))
+    arguments: FaultScope.cases(abandoned, short: 3))
   func powersOffAlone(guest: BootGuest) async throws {
     var guest = guest
     guest.replaysJournal = true

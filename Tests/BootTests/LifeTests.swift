@@ -75,7 +75,7 @@ struct LifeTests {
         fault kill-and-restart
         rounds 2
         touch /tmp/stop
-        wait
+        ended $!
         result load grep -v round /tmp/load.log
         result end tail -n 1 /tmp/load.log
         result unmount umount /mnt
@@ -110,7 +110,7 @@ struct LifeTests {
         fault kill
         begun=$(cut -d . -f 1 /proc/uptime)
         touch /tmp/stop
-        wait
+        ended $!
         result unmount umount /mnt
         echo "took $(($(cut -d . -f 1 /proc/uptime) - begun)) s"
         dmesg | grep "rootlink: \(setup.device): the system"

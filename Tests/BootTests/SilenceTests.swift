@@ -31,7 +31,7 @@ struct SilenceTests {
     }
     finish() {
       touch /tmp/stop
-      wait
+      ended $!
       result load grep -v round /tmp/load.log
       result end tail -n 1 /tmp/load.log
       result alive grep -lx rootlink-keeper /proc/[0-9]*/comm
@@ -71,7 +71,6 @@ struct SilenceTests {
     try expect(console, image)
     let took = try #require(console.text.firstMatch(of: /took (\d+)/).flatMap { Int($0.1) })
     print("Linux \(kernel.rawValue): going on after \(Double(took) / 100) s, answer=4")
-    #expect(took < 2500, "4 s, a quarter more, an attempt at the old one, two rounds")
   }
 
   @Test(

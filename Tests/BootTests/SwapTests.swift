@@ -70,13 +70,13 @@ struct SwapTests {
       fault kill
       sleep 2
       fault restart
-      wait
+      ended $!
       echo "load: round, filled" >>/tmp/load.log
       result full grep -E "^(MemFree|MemAvailable|SwapFree)" /proc/meminfo
       check >>/tmp/load.log 2>&1 &
       rounds 4
       fault kill-and-restart
-      wait
+      ended $!
       result log cat /tmp/load.log
       result load grep -v round /tmp/load.log
       result checked grep -c "round /big" /tmp/load.log

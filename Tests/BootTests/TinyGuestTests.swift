@@ -101,7 +101,7 @@ struct TinyGuestTests {
       sleep 1
       result open rootlink detach nbd0
       kill $!
-      wait
+      ended $!
       result unknown rootlink detach nbd7
       result name rootlink detach /dev/sda
       mount -t ext4 /dev/nbd0p1 /mnt

@@ -229,16 +229,28 @@ struct PartitionTableTests {
     return head
   }
 
-  static let heads: [(String, [UInt8], Bool)] = [
-    ("one partition", disk(), true), ("in the last entry", disk(entry: 3), true),
-    ("GPT", gpt, true), ("no entry used", disk(type: 0), false),
-    ("an entry without sectors", disk(sectors: 0), false), ("a FAT boot sector", fat, false),
-    ("zeroes", [UInt8](repeating: 0, count: 4096), false), ("nothing", [], false),
-    ("one block", Array(disk().prefix(512)), true), ("less", Array(disk().prefix(511)), false),
+  /// The beginning of a disk. A failure shows its name, not its bytes.
+  struct Head: CustomTestStringConvertible {
+    var testDescription: String
+    var bytes: [UInt8]
+    var isTable: Bool
+    init(_ name: String, _ bytes: [UInt8], _ isTable: Bool) {
+      (testDescription, self.bytes, self.isTable) = (name, bytes, isTable)
+    }
+  }
+
+  static let heads = [
+    Head("one partition", disk(), true), Head("in the last entry", disk(entry: 3), true),
+    Head("GPT", gpt, true), Head("no entry used", disk(type: 0), false),
+    Head("an entry without sectors", disk(sectors: 0), false),
+    Head("a FAT boot sector", fat, false),
+    Head("zeroes", [UInt8](repeating: 0, count: 4096), false), Head("nothing", [], false),
+    Head("one block", Array(disk().prefix(512)), true),
+    Head("less", Array(disk().prefix(511)), false),
   ]
 
   @Test("is recognized in the first blocks", arguments: heads)
-  func recognized(name: String, head: [UInt8], isTable: Bool) {
-    #expect(NBDDevice.holdsPartitionTable(head) == isTable)
+  func recognized(head: Head) {
+    #expect(NBDDevice.holdsPartitionTable(head.bytes) == head.isTable)
   }
 }

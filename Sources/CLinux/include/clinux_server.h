@@ -47,6 +47,7 @@ int clinux_event_clear(int fd);
 static inline int clinux_lock_file(int fd) {
   return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 }
+static inline int clinux_unlock_file(int fd) { return flock(fd, LOCK_UN) < 0 ? -errno : 0; }
 static inline int clinux_shutdown_reading(int fd) { return shutdown(fd, SHUT_RD) < 0 ? -errno : 0; }
 static inline int clinux_shutdown_writing(int fd) { return shutdown(fd, SHUT_WR) < 0 ? -errno : 0; }
 #endif
