@@ -20,7 +20,7 @@ extension Keeper {
     guard shutdown.look(isServed: hasServer, at: MonotonicTime.now) else { return }
     for slot in slots {
       slot.attempt.close()
-      if slot.descriptor >= 0 { _ = clinux_abort_connection(slot.descriptor) }
+      if slot.descriptor >= 0 { clinux_cut_connection(slot.descriptor) }
       forget(slot)
     }
     refuseRequests()

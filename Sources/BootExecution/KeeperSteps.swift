@@ -67,7 +67,7 @@ extension Keeper {
   private mutating func lose(_ index: Int, isAborted: Bool) {
     let slot = slots[index]
     // Nothing that was sent may arrive later, when it has been sent again on another connection.
-    if isAborted { _ = clinux_abort_connection(slot.descriptor) }
+    if isAborted { clinux_cut_connection(slot.descriptor) }
     forget(slot)
     stopAsking()
     slot.isUncertain = false

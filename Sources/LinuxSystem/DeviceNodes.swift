@@ -6,6 +6,17 @@ public import WireFormat
 
 public enum DeviceNodeKind: Sendable { case block, character }
 
+/// The number in the name of a disk, `/dev/nbd0` or `nbd0` with the driver's prefix `nbd`; nil for
+/// anything else, a partition too.
+public func diskIndex(named text: ByteString, prefix: ByteString, maximum: UInt32) -> UInt32? {
+  let name = text.dropping(prefix: "/dev/") ?? text
+  guard let digits = name.dropping(prefix: prefix),
+    let index = digits.decimal(maximum: UInt64(maximum)),
+    digits.count == 1 || digits.bytes[0] != 0x30
+  else { return nil }
+  return UInt32(index)
+}
+
 /// Waits until devtmpfs has made `node`, at most `milliseconds`; where /dev is no devtmpfs, makes
 /// it from the `MAJOR:MINOR` that the file `numberPath` holds. ETIMEDOUT when it does not appear,
 /// ENOENT when sysfs does not show the device.

@@ -22,12 +22,10 @@ public struct NBDDevice: Equatable, Sendable {
 
   /// `/dev/nbdN` or `nbdN`; nil for anything else, a partition too.
   public init?(named text: ByteString, root: ByteString = "") {
-    let name = text.dropping(prefix: "/dev/") ?? text
-    guard let digits = name.dropping(prefix: "nbd"),
-      let index = digits.decimal(maximum: UInt64(Self.indexMaximum)),
-      digits.count == 1 || digits.bytes[0] != 0x30
-    else { return nil }
-    self.init(index: UInt32(index), root: root)
+    guard let index = diskIndex(named: text, prefix: "nbd", maximum: Self.indexMaximum) else {
+      return nil
+    }
+    self.init(index: index, root: root)
   }
 
   public var name: ByteString { ByteString("nbd\(index)") }

@@ -20,12 +20,10 @@ public struct UblkDevice: Equatable, Sendable {
 
   /// `/dev/ublkbN` or `ublkbN`; nil for anything else, a partition too.
   public init?(named text: ByteString, root: ByteString = "") {
-    let name = text.dropping(prefix: "/dev/") ?? text
-    guard let digits = name.dropping(prefix: "ublkb"),
-      let index = digits.decimal(maximum: UInt64(Self.indexMaximum)),
-      digits.count == 1 || digits.bytes[0] != 0x30
-    else { return nil }
-    self.init(index: UInt32(index), root: root)
+    guard let index = diskIndex(named: text, prefix: "ublkb", maximum: Self.indexMaximum) else {
+      return nil
+    }
+    self.init(index: index, root: root)
   }
 
   /// Of the disk.

@@ -16,12 +16,6 @@ static inline int clinux_poll_all(struct pollfd *set, unsigned long count, int m
   int n = poll(set, count, milliseconds);
   return n < 0 ? -errno : n;
 }
-/* Ends a TCP connection at once, whoever else holds the socket: what is not sent yet is dropped and
-   nothing is sent again. */
-static inline int clinux_abort_connection(int fd) {
-  struct sockaddr none = {.sa_family = AF_UNSPEC};
-  return connect(fd, &none, sizeof none) < 0 ? -errno : 0;
-}
 /* Bytes that the peer's TCP has acknowledged, and bytes received in order. -EPROTONOSUPPORT where the
    kernel does not count them (before Linux 4.1), another negated errno for what is no TCP socket.
    Source: `struct tcp_info` in Linux `include/uapi/linux/tcp.h`, which libc's header cuts short. */
