@@ -84,12 +84,12 @@ struct DebianLifeTests {
 
   static let unmounted: [BootGuest] = [
     BootGuest(
+      name: "life-dracut-nbd", generator: .dracut, parameters: "root=nbd:10.0.2.2:root",
+      check: "bootcheck.restore"),
+    BootGuest(
       name: "life-dracut-ublk", kernel: .linux612, generator: .dracut,
       parameters: "root=nbd:10.0.2.2:root rootlink.driver=ublk",
       check: "bootcheck.root=/dev/ublkb0 bootcheck.restore"),
-    BootGuest(
-      name: "life-dracut-nbd", generator: .dracut, parameters: "root=nbd:10.0.2.2:root",
-      check: "bootcheck.restore"),
   ]
 
   @Test(
@@ -137,7 +137,7 @@ struct DebianLifeTests {
 
   @Test(
     "and powers off within the bound when its server is gone",
-    arguments: FaultScope.cases(abandoned, short: 3))
+    arguments: FaultScope.cases(abandoned, short: 0))
   func powersOffAlone(guest: BootGuest) async throws {
     var guest = guest
     guest.replaysJournal = true

@@ -74,11 +74,12 @@ final class RDMAGuest: Sendable {
     let path = directory.path("orders-\(number)")
     for end in ["in", "out"] { unsafe mkfifo("\(path).\(end)", 0o600) }
     var arguments = [
-      "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "\(mebibytes)", "-nographic",
+      "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", "\(mebibytes)", "-nographic",
       "-no-reboot", "-serial", "mon:stdio", "-chardev", "pipe,id=orders,path=\(path)",
       "-serial", "chardev:orders",
       "-kernel", "\(tree)/boot/vmlinuz-\(version)", "-initrd", image,
-      "-append", "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check guest=\(number)",
+      "-append",
+      "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check mitigations=off guest=\(number)",
     ]
     arguments += try wire.arguments(forCard: number)
     if cards > 1 { arguments += try wire.arguments(forCard: 256 + number) }

@@ -54,12 +54,12 @@ struct TinyGuest {
     let guest = try RunningProcess(
       "qemu-system-x86_64",
       [
-        "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "\(mebibytes)", "-nographic",
+        "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", "\(mebibytes)", "-nographic",
         "-no-reboot",
         "-serial", "mon:stdio", "-chardev", "pipe,id=answers,path=\(answers)",
         "-serial", "chardev:answers",
         "-kernel", "\(tree)/boot/vmlinuz-\(version)", "-initrd", image,
-        "-append", "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check",
+        "-append", "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check mitigations=off",
         "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile=",
       ])
     for (number, fault) in faults.enumerated() {

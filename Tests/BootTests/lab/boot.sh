@@ -36,8 +36,9 @@ case " $* " in
 esac
 # `panic=1` with -no-reboot: a guest that gives up ends QEMU instead of waiting at a shell.
 # `no_timer_check`: on a busy machine the kernel finds a timer broken that is only late.
+# `mitigations=off` and this CPU: emulation takes a tenth and a quarter less than without, and with `max`.
 [ "${BOOT_CONSOLE:-}" = stdin ] || exec </dev/null
 exec qemu-system-x86_64 -machine pc,accel=tcg -cpu qemu64 -smp "${BOOT_SMP:-1}" -m "${BOOT_MEMORY:-768}" \
   -nodefaults -no-user-config -display none -no-reboot -serial stdio \
   -kernel "$kernel" -initrd "$initramfs" \
-  -append "console=ttyS0 panic=1 no_timer_check $parameters" "$@"
+  -append "console=ttyS0 panic=1 no_timer_check mitigations=off $parameters" "$@"
