@@ -130,6 +130,7 @@ struct ManualTests {
     let package = try String(
       contentsOf: Self.repository.appendingPathComponent("Package.swift"), encoding: .utf8)
     var built: [String: String] = ["CLinux": "both ways", "rootlink": "both ways"]
+    built["CVerbs"] = "both ways"
     built["rootlinkd"] = "ordinary"
     for match in package.matches(of: /(bothWays|ordinary)\(\s*"([A-Za-z]+)"/) {
       built[String(match.2)] = match.1 == "ordinary" ? "ordinary" : "both ways"
