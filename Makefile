@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # make            out/rootlink (static, Embedded Swift) and out/rootlinkd
+# make rdma       out/rootlink-rdma, the client that also speaks RNBD over RDMA
 # make demo       a diskless Debian boots from rootlinkd in QEMU
 # make test       everything that a change must pass
 # make test-faults  faults of every kind, long ones too, and what they cost
 # make test-rdma  RNBD beside Linux's own, in guests with soft-RoCE; logs stay in out/logs/rdma
 # make bench-boot ours beside Debian's nbd-client hook
 # make bench-ublk a ublk device beside the kernel's nbd driver
-# make install    DESTDIR= PREFIX=
+# make install    DESTDIR= PREFIX=; with RDMA=1 the client of `make rdma`
 # make clean      removes build results and the cache of downloads and images
 
 PREFIX ?= /usr
@@ -15,7 +16,10 @@ SWIFT ?= swift
 export ROOTLINK_CACHE ?= $(HOME)/.cache/rootlink
 SWIFTFLAGS = --explicit-target-dependency-import-check error
 
+CLIENT = $(if $(RDMA),out/rootlink-rdma,out/rootlink)
+
 all: out/rootlink out/rootlinkd
+rdma: out/rootlink-rdma
 
 # Installs what Tests/debian-packages.txt names and this machine lacks.
 deps:
@@ -24,11 +28,18 @@ deps:
 	[ -z "$$missing" ] || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; }
 
+UNNEEDED = -R .eh_frame -R .eh_frame_hdr -R .swift_modhash -R .comment
+
 out/rootlink: FORCE
 	ROOTLINK_EMBEDDED=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded --product rootlink
 	@mkdir -p out
 	@# Tables for unwinding, which nothing in it does: a fifteenth of the program.
-	objcopy -R .eh_frame -R .eh_frame_hdr -R .swift_modhash -R .comment .build-embedded/release/rootlink $@
+	objcopy $(UNNEEDED) .build-embedded/release/rootlink $@
+
+out/rootlink-rdma: FORCE
+	ROOTLINK_EMBEDDED=1 ROOTLINK_RDMA=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded-rdma --product rootlink
+	@mkdir -p out
+	objcopy $(UNNEEDED) .build-embedded-rdma/release/rootlink $@
 
 out/rootlinkd: FORCE
 	$(SWIFT) build $(SWIFTFLAGS) -c release --static-swift-stdlib --scratch-path .build-release --product rootlinkd
@@ -45,11 +56,11 @@ install-hooks:
 	install -d $(DRACUTDIR)
 	install -m 755 dracut/57rootlink/*.sh $(DRACUTDIR)
 
-install: all install-hooks
+install: all $(CLIENT) install-hooks
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/sbin|$(PREFIX)/sbin|' systemd/rootlink-keep@.service \
 	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/rootlink-keep@.service
-	install -D -m 755 out/rootlink $(DESTDIR)$(PREFIX)/sbin/rootlink
+	install -D -m 755 $(CLIENT) $(DESTDIR)$(PREFIX)/sbin/rootlink
 	install -D -m 755 out/rootlinkd $(DESTDIR)$(PREFIX)/sbin/rootlinkd
 	for page in docs/man/*.[1-9]; do \
 	  install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
@@ -84,7 +95,7 @@ bench-ublk: deps all
 	Benchmarks/ublk/bench-ublk.sh
 
 clean:
-	rm -rf out .build .build-embedded .build-release "$(ROOTLINK_CACHE)"
+	rm -rf out .build .build-embedded .build-embedded-rdma .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all demo test-faults test-rdma bench-boot bench-ublk deps install install-hooks lint test clean FORCE
+.PHONY: all rdma demo test-faults test-rdma bench-boot bench-ublk deps install install-hooks lint test clean FORCE
 FORCE:

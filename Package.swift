@@ -7,6 +7,8 @@
 import PackageDescription
 
 let isEmbedded = Context.environment["ROOTLINK_EMBEDDED"] != nil
+/// RDMA makes the client twice as large: it is asked for. The ordinary build always has it.
+let hasRDMA = !isEmbedded || Context.environment["ROOTLINK_RDMA"] != nil
 
 let strict: [SwiftSetting] = [
   .swiftLanguageMode(.v6),
@@ -36,8 +38,14 @@ let staticLibraries: [String] = [
   // Debian's is built without a libc of its own, so it fits any.
   "/usr/lib/\(architecture)-linux-gnu/liburing.a",
 ]
+/// Debian's are made for glibc. What of it they need and musl has not is in CVerbs/cverbs_static.c.
+let verbsProviders = ["rxe", "siw", "mlx4", "mlx5"]
+let verbsLibraries: [String] = [
+  "rdmacm", "ibverbs", "mlx4", "mlx5", "rxe-rdmav34", "siw-rdmav34", "nl-route-3", "nl-3",
+].map { "/usr/lib/\(architecture)-linux-gnu/lib\($0).a" }
 let staticLinkFlags: [String] =
   ["-Xclang-linker", "-static", "-Xclang-linker", "-nostdlib"] + staticLibraries
+  + (hasRDMA ? verbsLibraries : [])
   // Embedded Swift compiles generic code anew in every module that uses it. Folding what came
   // out the same halves the program.
   + ["-use-ld=lld", "-Xlinker", "--gc-sections", "-Xlinker", "--icf=all"]
@@ -53,7 +61,8 @@ func bothWays(
 ) -> Target {
   .target(
     name: name, dependencies: dependencies,
-    swiftSettings: strict + (isEmbedded ? embedded : isHot ? optimized : []))
+    swiftSettings: strict + (isEmbedded ? embedded : isHot ? optimized : [])
+      + (hasRDMA ? [.define("ROOTLINK_RDMA")] : []))
 }
 
 /// A module of the server: compiled ordinarily only.
@@ -91,7 +100,7 @@ let client: [Target] = [
       "BootPlanning", "NBDClient", "NBDDriver", "UblkDriver", "NBDProtocol", "NetlinkProtocol",
       "LinuxSystem",
       "CLinux", "WireFormat",
-    ]),
+    ] + (hasRDMA ? ["RNBDClient", "RDMAVerbs", "RNBDProtocol", "RTRSProtocol"] : [])),
   .executableTarget(
     name: "rootlink",
     dependencies: ["BootExecution", "BootPlanning", "LinuxSystem", "WireFormat"],
@@ -99,15 +108,21 @@ let client: [Target] = [
     linkerSettings: isEmbedded ? staticLink : []),
 ]
 
-/// RDMA: of both programs, but not of the client's smaller build.
+/// RDMA: of the server, and of the larger build of the client.
 let remoteMemory: [Target] = [
   .target(
     name: "CVerbs",
     cSettings: [
-      .unsafeFlags(["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"])
+      .unsafeFlags(
+        ["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"]
+          + (isEmbedded
+            ? muslHeaders + ["-DRDMA_STATIC_PROVIDERS=\(verbsProviders.joined(separator: ","))"]
+            : []))
     ],
-    linkerSettings: [.linkedLibrary("rdmacm"), .linkedLibrary("ibverbs")]),
+    linkerSettings: isEmbedded ? [] : [.linkedLibrary("rdmacm"), .linkedLibrary("ibverbs")]),
   bothWays("RDMAVerbs", ["CVerbs", "CLinux", "LinuxSystem", "WireFormat"]),
+  bothWays(
+    "RNBDClient", ["RNBDProtocol", "RTRSProtocol", "RDMAVerbs", "LinuxSystem", "WireFormat"]),
 ]
 
 let server: [Target] = [
@@ -142,7 +157,10 @@ let testTargets: [Target] = [
   tests("BootPlanningTests", ["BootPlanning", "WireFormat"]),
   tests(
     "BootExecutionTests",
-    ["BootExecution", "BootPlanning", "NBDProtocol", "LinuxSystem", "WireFormat"]),
+    [
+      "BootExecution", "BootPlanning", "NBDProtocol", "RNBDClient", "RNBDProtocol", "RTRSProtocol",
+      "RDMAVerbs", "LinuxSystem", "WireFormat",
+    ]),
   tests("NetlinkProtocolTests", ["NetlinkProtocol", "WireFormat"]),
   tests("NBDDriverTests", ["NBDDriver", "WireFormat"]),
   tests("UblkDriverTests", ["UblkDriver", "WireFormat"]),
@@ -179,6 +197,7 @@ let testTargets: [Target] = [
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
   tests("RDMAVerbsTests", ["RDMAVerbs", "CVerbs", "LinuxSystem"]),
+  tests("RNBDClientTests", ["RNBDClient", "RNBDProtocol", "RTRSProtocol", "WireFormat"]),
 ]
 
 let package = Package(
@@ -192,6 +211,6 @@ let package = Package(
       .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
       .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
-  targets: isEmbedded ? client : client + remoteMemory + server + testTargets,
+  targets: client + (hasRDMA ? remoteMemory : []) + (isEmbedded ? [] : server + testTargets),
   cxxLanguageStandard: .cxx17
 )

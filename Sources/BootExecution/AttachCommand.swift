@@ -50,6 +50,7 @@ public struct AttachCommand {
   /// By the place of the target in the plan.
   private var attached: [Int: AttachedTarget] = [:]
   private var usesFallback = false
+  private var isSoftRDMAMade = false
   private var isAnnounced = false
   private var warned: [ByteString] = []
 
@@ -169,6 +170,7 @@ public struct AttachCommand {
     var book = AddressBook(plan.resolver)
     var outcome = Round.complete
     let targets = usesFallback ? plan.fallbackTargets : plan.targets
+    makeSoftRDMA(plan, targets)
     for (index, target) in targets.enumerated() where attached[index] == nil {
       if let present = alreadyAttached(target) {
         log.write(.notice, "\(present.node.printable) is attached already")
@@ -202,10 +204,37 @@ public struct AttachCommand {
     return outcome
   }
 
+  private mutating func makeSoftRDMA(_ plan: AttachmentPlan, _ targets: [AttachmentTarget]) {
+    #if ROOTLINK_RDMA
+      guard let device = plan.softRDMA, !isSoftRDMAMade else { return }
+      var isNeeded = false
+      for target in targets where target.blockProtocol == .rnbd { isNeeded = true }
+      guard isNeeded else { return }
+      do {
+        try device.make()
+        isSoftRDMAMade = true
+        log.write(.notice, "the RDMA device \(device.name.printable) is there")
+      } catch {
+        failures.add(
+          "rootlink.rdma=\(device.text.printable): \(error.reason)",
+          advice: "check the interface, and that the kernel has the module for it")
+      }
+    #endif
+  }
+
   /// The device of the target, if it shows the export already: this program may run again, by
   /// hand or by dracut's loop.
   private func alreadyAttached(_ target: AttachmentTarget) -> AttachedDevice? {
-    guard target.blockProtocol == .nbd, let number = target.device?.number else { return nil }
+    if target.blockProtocol == .rnbd {
+      for device in UblkDevice.all() where device.hasDisk {
+        guard let record = device.record, record.export == target.devicePath,
+          target.mayBeServed(by: record.server)
+        else { continue }
+        if target.device == nil || target.device?.number == device.index { return .ublk(device) }
+      }
+      return nil
+    }
+    guard let number = target.device?.number else { return nil }
     func isOfTarget(_ record: AttachmentRecord?) -> Bool {
       guard let record else { return false }
       return target.exports.contains(record.export) && target.mayBeServed(by: record.server)

@@ -19,6 +19,9 @@ public enum AttemptError: Error, Equatable, Sendable {
   case firstRead(device: ByteString, SystemError)
   case tlsMissing(server: ByteString)
   case protocolMissing
+  case noRDMADevice
+  /// Of the process behind the device.
+  case rnbd(reason: ByteString, advice: ByteString)
 
   public var report: (reason: String, advice: String) {
     switch self {
@@ -58,6 +61,12 @@ public enum AttemptError: Error, Equatable, Sendable {
         "ibnbd-root= asks for RDMA, which this build does not have",
         "use nbdroot= for a connection over TCP"
       )
+    case .noRDMADevice:
+      (
+        "this machine has no RDMA device",
+        "load its driver, or make a soft device with rootlink.rdma=rxe:eth0"
+      )
+    case .rnbd(let reason, let advice): (reason.printable, advice.printable)
     }
   }
 
@@ -67,6 +76,7 @@ public enum AttemptError: Error, Equatable, Sendable {
     case .connection(let error): error.mayPass
     case .driver(.geometry): true
     case .unresolved(.notAName), .driver, .ublk, .tlsMissing, .protocolMissing: false
+    case .noRDMADevice, .rnbd: true
     case .unresolved, .unknownInterface, .unusableAddress, .connectionsDiffer, .unreadable,
       .firstRead:
       true

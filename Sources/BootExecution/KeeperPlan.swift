@@ -172,7 +172,7 @@ extension KeeperPlan {
   }
 }
 
-private func hexadecimal(_ address: SocketAddress) -> ByteString {
+func hexadecimal(_ address: SocketAddress) -> ByteString {
   let digits = Array("0123456789abcdef".utf8)
   var text: [UInt8] = []
   for byte in address.bytes {
@@ -182,7 +182,7 @@ private func hexadecimal(_ address: SocketAddress) -> ByteString {
   return ByteString(text)
 }
 
-private func socketAddress(hexadecimal text: ByteString) -> SocketAddress? {
+func socketAddress(hexadecimal text: ByteString) -> SocketAddress? {
   guard text.count % 2 == 0 else { return nil }
   func digit(_ byte: UInt8) -> UInt8? {
     switch byte {

@@ -59,7 +59,13 @@ struct TargetAttempt {
   func run(
     _ book: inout AddressBook, note: (AttemptError) -> Void
   ) throws(AttemptError) -> AttachedTarget {
-    guard target.blockProtocol == .nbd else { throw .protocolMissing }
+    guard target.blockProtocol == .nbd else {
+      #if ROOTLINK_RDMA
+        return try attachRNBD(&book)
+      #else
+        throw .protocolMissing
+      #endif
+    }
     if target.tls?.isRequired == true {
       let server = target.paths.first?.server.text
       throw .tlsMissing(server: server ?? "the server of the lease")

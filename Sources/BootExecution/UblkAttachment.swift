@@ -68,7 +68,7 @@ extension UblkDevice {
     return device
   }
 
-  private static func openControl() throws(UblkAttachError) -> UblkControl {
+  static func openControl() throws(UblkAttachError) -> UblkControl {
     do { return try UblkControl() } catch { throw .driver(error) }
   }
 
@@ -112,9 +112,14 @@ extension UblkDevice {
 
   /// Starts another process for a device whose own is gone. Requests have waited meanwhile.
   func takeUp() throws(UblkAttachError) -> UInt32 {
-    guard let text = try? readFile(keeperPlanPath, limit: KeeperPlan.byteCountMaximum),
-      let plan = KeeperPlan(decoding: text)
-    else { throw .noRecord(device: node) }
+    guard let text = try? readFile(keeperPlanPath, limit: KeeperPlan.byteCountMaximum) else {
+      throw .noRecord(device: node)
+    }
+    let plan = KeeperPlan(decoding: text)
+    #if ROOTLINK_RDMA
+      let rnbdPlan = RNBDPlan(decoding: text)
+      guard plan != nil || rnbdPlan != nil else { throw .noRecord(device: node) }
+    #endif
     let control = try Self.openControl()
     let information: DeviceInformation
     do throws(UblkError) {
@@ -129,6 +134,10 @@ extension UblkDevice {
       try control.startRecovery(index, until: .milliseconds(5000))
       information = found
     } catch { throw .driver(error) }
+    #if ROOTLINK_RDMA
+      if let rnbdPlan { return try takeUp(rnbdPlan, information, control) }
+    #endif
+    guard let plan else { throw .noRecord(device: node) }
     let page = try page(isNew: false)
     let process: UInt32
     do {

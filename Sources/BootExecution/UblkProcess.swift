@@ -35,6 +35,18 @@ enum UblkProcess {
     _ plan: KeeperPlan, device: UblkDevice, information: DeviceInformation,
     connections: [LiveConnection], page: UblkStatePage
   ) throws(UblkProcessError) -> UInt32 {
+    try start(device, readyMilliseconds: readyMilliseconds) { log, signs, ready in
+      carry(plan, device, information, connections, page, signs, log: log, ready: ready)
+    }.process
+  }
+
+  /// Forks; `carry` is run in the child with a descriptor for log lines, or -1, what tells that the
+  /// system goes down, and what to write to: a 0, and whatever else there is to tell, when every tag
+  /// has been fetched, or the reason why not. Returns the child and what it told.
+  static func start(
+    _ device: UblkDevice, readyMilliseconds: UInt64,
+    _ carry: (CInt, ShutdownSigns, consuming FileDescriptor) -> Void
+  ) throws(UblkProcessError) -> (process: UInt32, told: [UInt8]) {
     var ends: [CInt] = [-1, -1]
     let piped = unsafe ends.withUnsafeMutableBufferPointer { buffer in
       // SAFETY: two integers of ours, which the call fills.
@@ -46,9 +58,7 @@ enum UblkProcess {
     let signs = ShutdownSigns.open()
     let child = clinux_fork()
     if child == 0 {
-      carry(
-        plan, device, information, connections, page, signs, log: log,
-        ready: FileDescriptor(owning: ends[1]))
+      carry(log, signs, FileDescriptor(owning: ends[1]))
       clinux_exit_now(0)
     }
     _ = clinux_close(ends[1])
@@ -56,8 +66,8 @@ enum UblkProcess {
     signs.close()
     let reading = FileDescriptor(owning: ends[0])
     guard child > 0 else { throw .system(step: "fork", SystemError(errno: 0 &- child)) }
+    var told: [UInt8] = []
     do throws(UblkProcessError) {
-      var told: [UInt8] = []
       let deadline = Deadline.milliseconds(readyMilliseconds)
       while told.first != 0 {
         if clinux_poll(reading.rawValue, CShort(clinux_POLLIN), deadline.pollMilliseconds) <= 0 {
@@ -74,7 +84,7 @@ enum UblkProcess {
       throw error
     }
     spareFromKillall(UInt32(child), device: device.name)
-    return UInt32(child)
+    return (UInt32(child), told)
   }
 
   /// In the child; returns when the device is gone.
@@ -128,7 +138,7 @@ enum UblkProcess {
     clinux_exit_now(0)
   }
 
-  private static func tell(_ ready: consuming FileDescriptor, _ reason: String) {
+  static func tell(_ ready: consuming FileDescriptor, _ reason: String) {
     do { try ready.write(Array(reason.utf8)) } catch {}
   }
 }

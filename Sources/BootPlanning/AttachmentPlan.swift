@@ -53,6 +53,8 @@ public struct AttachmentPlan: Equatable, Sendable {
   public var resolver = ResolverConfiguration()
   /// What was learnt from the leases of `interface`, best first; nil when there is none.
   public var lease: Lease?
+  /// What the RNBD targets need first; nil when the machine has an RDMA device of its own.
+  public var softRDMA: SoftRDMADevice?
   /// `init=`, for the program as PID 1.
   public var initProgram: ByteString?
 

@@ -36,6 +36,7 @@ struct BootParameters {
   var silence: KernelParameter?
   var answer: KernelParameter?
   var driver: KernelParameter?
+  var softRDMA: KernelParameter?
   var paths: [KernelParameter] = []
   var replicas: [KernelParameter] = []
 
@@ -96,6 +97,8 @@ struct BootParameters {
       answer = word
     } else if word.isNamed("rootlink.driver") {
       driver = word
+    } else if word.isNamed("rootlink.rdma") {
+      softRDMA = word
     } else if word.isNamed("rootlink.path") {
       Self.append(word, to: &paths)
     } else if word.isNamed("rootlink.replica") {

@@ -29,6 +29,7 @@ extension AttachmentPlan {
     case .seconds(let seconds): writer.number(UInt64(seconds))
     case .forEver: writer.number(UInt64(0))
     }
+    if let softRDMA { writer.member("rdma", softRDMA.text) }
     writer.key("warnings")
     writer.beginArray()
     for warning in warnings { writer.string(warning.text) }

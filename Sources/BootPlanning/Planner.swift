@@ -77,6 +77,9 @@ struct Planner {
       let assignment = try deviceAssignment()
       plan.warnings += assignment.assign(to: &wishes)
       plan.warnings += assignment.assign(to: &fallback)
+      if let parameter = parameters.softRDMA {
+        plan.softRDMA = try builder.read(parameter, with: SoftRDMADevice.device)
+      }
       plan.attachTimeoutSeconds = try attachTimeoutSeconds()
     }
     for wish in wishes { plan.targets.append(wish.target) }

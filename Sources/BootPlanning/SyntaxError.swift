@@ -20,6 +20,7 @@ public struct SyntaxError: Error, Equatable, Sendable {
     case accessMode, ioMode, address, atMostTwoAddresses, samePathFamily
     case atMostPaths(Int)
     case devicePath, macAddress
+    case softDevice, interfaceName
   }
 
   /// In bytes from 0, in the value.
@@ -83,6 +84,8 @@ extension SyntaxError.Expectation {
     case .atMostPaths(let maximum): "at most \(maximum) paths"
     case .devicePath: "device_path=, which must be given"
     case .macAddress: "an Ethernet address"
+    case .softDevice: "rxe:INTERFACE or siw:INTERFACE"
+    case .interfaceName: "the name of a network interface"
     }
   }
 }

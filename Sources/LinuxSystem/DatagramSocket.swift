@@ -13,6 +13,14 @@ public struct DatagramSocket: ~Copyable {
     return socket
   }
 
+  /// Ours: the one that the route to the peer begins at.
+  public var localAddress: SocketAddress? {
+    var raw = clinux_address()
+    // SAFETY: an address of ours, which the call fills.
+    guard unsafe clinux_local_address(descriptor.rawValue, &raw) == 0 else { return nil }
+    return SocketAddress(raw: raw)
+  }
+
   public func send(_ bytes: [UInt8]) throws(SystemError) {
     let number = descriptor.rawValue
     _ = try retryingInterrupts {

@@ -64,6 +64,11 @@ public import CLinux
     _ = try checked(unsafe clinux_ring_poll(ring, descriptor, UInt32(clinux_POLLOUT), data))
   }
 
+  /// Queues one wait until the descriptor can be read from.
+  public borrowing func queueReadable(_ descriptor: CInt, data: UInt64) throws(SystemError) {
+    _ = try checked(unsafe clinux_ring_poll(ring, descriptor, UInt32(clinux_POLLIN), data))
+  }
+
   /// Hands over what is queued and waits for a completion; false when the time is up. Nil is for
   /// ever.
   public borrowing func submitAndWait(nanoseconds: UInt64?) throws(SystemError) -> Bool {

@@ -44,8 +44,19 @@ public struct SocketAddress: Sendable {
   /// AF_INET, AF_INET6 or AF_UNIX.
   public var family: CInt { CInt(raw.storage.ss_family) }
 
-  /// `192.0.2.1:10809`, `[2001:db8::1]:10809` or `unix:PATH`.
+  /// InfiniBand's own addresses, which have no constant in every libc. Source: `AF_IB` in Linux
+  /// `include/linux/socket.h`.
+  public static let infiniBandFamily: CInt = 27
+
+  /// `192.0.2.1:10809`, `[2001:db8::1]:10809`, `unix:PATH` or `gid:` and 32 digits.
   public var text: ByteString {
+    if family == Self.infiniBandFamily {
+      var text: ByteString = "gid:"
+      for byte in bytes.dropFirst(8).prefix(16) {
+        text += ByteString((byte < 16 ? "0" : "") + String(byte, radix: 16))
+      }
+      return text
+    }
     var buffer = [UInt8](repeating: 0, count: 160)
     var copy = raw
     let count = unsafe buffer.withUnsafeMutableBytes { bytes in
@@ -105,7 +116,9 @@ extension SocketAddress {
     }
     raw.byte_count = UInt32(bytes.count)
     self.raw = raw
-    guard [CInt(clinux_AF_INET), CInt(clinux_AF_INET6), CInt(clinux_AF_UNIX)].contains(family)
-    else { return nil }
+    let families = [
+      CInt(clinux_AF_INET), CInt(clinux_AF_INET6), CInt(clinux_AF_UNIX), Self.infiniBandFamily,
+    ]
+    guard families.contains(family) else { return nil }
   }
 }

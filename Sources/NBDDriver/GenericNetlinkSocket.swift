@@ -43,7 +43,12 @@ public struct GenericNetlinkSocket: ~Copyable {
   private var sequence: UInt32 = 0
 
   public init() throws(SystemError) {
-    let number = try checked(clinux_netlink_open(CInt(clinux_NETLINK_GENERIC), 0))
+    try self.init(protocol: CInt(clinux_NETLINK_GENERIC))
+  }
+
+  /// Of another netlink protocol, for requests that are only acknowledged.
+  public init(protocol protocolNumber: CInt) throws(SystemError) {
+    let number = try checked(clinux_netlink_open(protocolNumber, 0))
     descriptor = FileDescriptor(owning: number)
     // Both since Linux 4.12; without them errors have no words and repeat the request.
     _ = clinux_netlink_set(number, CInt(clinux_NETLINK_CAP_ACK))

@@ -24,6 +24,17 @@ public struct NegotiatedExport: Equatable, Sendable {
   public var blockSizes: BlockSizes?
   /// The server took the identity: it fences the connection that this one replaces.
   public var isSessionAccepted = false
+
+  public init(
+    name: ByteString, byteCount: UInt64, flags: TransmissionFlags, blockSizes: BlockSizes? = nil,
+    isSessionAccepted: Bool = false
+  ) {
+    self.name = name
+    self.byteCount = byteCount
+    self.flags = flags
+    self.blockSizes = blockSizes
+    self.isSessionAccepted = isSessionAccepted
+  }
 }
 
 public struct ClientNegotiation: Sendable {

@@ -22,7 +22,31 @@ import LinuxSystem
   deinit { _ = unsafe cverbs_domain_destroy(raw) }
 }
 
-/// Memory that the device reaches: whole pages of its own, zeroed, in memory for as long as they are
+/// Whole pages, zeroed, that several devices may reach: a region on each. Must outlive them.
+@safe @frozen public struct RegisteredPages: ~Copyable {
+  // SAFETY: mapped by `init` and given back by `deinit` alone.
+  @unsafe public let bytes: UnsafeMutableRawBufferPointer
+
+  /// `byteCount`, 1 to 2^40, is rounded up to whole pages.
+  public init(byteCount: Int) throws(VerbsError) {
+    let page = 65_536  // No machine's pages are larger.
+    guard byteCount > 0, byteCount <= 1 << 40 else {
+      throw .failed(.registerMemory, .invalidArgument)
+    }
+    let rounded = (byteCount + page - 1) / page * page
+    guard let memory = unsafe cverbs_pages_create(rounded) else {
+      throw .failed(.registerMemory, .noMemory)
+    }
+    unsafe bytes = UnsafeMutableRawBufferPointer(start: unsafe memory, count: rounded)
+  }
+
+  deinit { unsafe cverbs_pages_destroy(bytes.baseAddress!, bytes.count) }
+
+  /// Somebody else gives them back.
+  @unsafe consuming func release() { discard self }
+}
+
+/// Memory that one device reaches: whole pages, which stay in memory for as long as they are
 /// registered. Must not outlive its domain.
 @safe public struct MemoryRegion: ~Copyable {
   public struct Access: OptionSet, Sendable {
@@ -44,39 +68,49 @@ import LinuxSystem
   public let localKey: UInt32
   /// For the peer; means nothing without `remoteWrite`.
   public let remoteKey: UInt32
+  private let ownsPages: Bool
 
-  /// `byteCount` is rounded up to whole pages. ENOMEM, too, when the limit on locked memory is
-  /// reached.
+  /// With pages of its own. ENOMEM, too, when the limit on locked memory is reached.
   public init(
     byteCount: Int, in domain: borrowing ProtectionDomain, _ access: Access
   ) throws(VerbsError) {
-    let page = 65_536  // No machine's pages are larger.
-    guard byteCount > 0, byteCount <= 1 << 40 else {
-      throw .failed(.registerMemory, .invalidArgument)
-    }
-    let rounded = (byteCount + page - 1) / page * page
-    guard let memory = unsafe cverbs_pages_create(rounded) else {
-      throw .failed(.registerMemory, .noMemory)
-    }
+    let pages = try RegisteredPages(byteCount: byteCount)
+    try unsafe self.init(pages.bytes, ownsPages: true, domain, access)
+    // Its own from here on.
+    unsafe pages.release()
+  }
+
+  /// Of pages that others may have registered, too.
+  public init(
+    of pages: borrowing RegisteredPages, in domain: borrowing ProtectionDomain, _ access: Access
+  ) throws(VerbsError) {
+    // SAFETY: the caller keeps the pages.
+    try unsafe self.init(pages.bytes, ownsPages: false, domain, access)
+  }
+
+  @unsafe private init(
+    _ memory: UnsafeMutableRawBufferPointer, ownsPages: Bool,
+    _ domain: borrowing ProtectionDomain, _ access: Access
+  ) throws(VerbsError) {
     var made: UnsafeMutableRawPointer?
     var local: UInt32 = 0
     var remote: UInt32 = 0
-    // SAFETY: the pages just made, a domain that is alive, variables of ours.
+    // SAFETY: pages that are there, a domain that is alive, variables of ours.
     let result = unsafe cverbs_region_create(
-      &made, domain.raw, memory, rounded, access.rawValue, &local, &remote)
+      &made, domain.raw, memory.baseAddress!, memory.count, access.rawValue, &local, &remote)
     guard result == 0, let made = unsafe made else {
-      unsafe cverbs_pages_destroy(memory, rounded)
       throw .failed(.registerMemory, SystemError(errno: 0 &- result))
     }
     unsafe raw = unsafe made
-    unsafe bytes = UnsafeMutableRawBufferPointer(start: unsafe memory, count: rounded)
+    unsafe bytes = unsafe memory
     localKey = local
     remoteKey = remote
+    self.ownsPages = ownsPages
   }
 
   deinit {
     // Pages that the device may still reach must not become somebody else's.
-    guard unsafe cverbs_region_destroy(raw) == 0 else { return }
+    guard unsafe cverbs_region_destroy(raw) == 0, ownsPages else { return }
     unsafe cverbs_pages_destroy(bytes.baseAddress!, bytes.count)
   }
 

@@ -19,6 +19,9 @@ public struct UblkExport: Equatable, Sendable {
   public var takesFUA = false
   public var takesTrim = false
   public var takesWriteZeroes = false
+  /// The longest that the server takes in one request; what is shown may be less.
+  public var trimByteCountMaximum = UInt64.max
+  public var writeZeroesByteCountMaximum = UInt64.max
 
   public init(byteCount: UInt64) { self.byteCount = byteCount }
 }
@@ -122,9 +125,13 @@ public struct DeviceParameters: Equatable, Sendable {
     minimumShift = physicalBlockShift
     requestSectorCountMaximum = request / 512
     sectorCount = size / 512
-    discardSectorCountMaximum = export.takesTrim ? Self.trimByteCountMaximum / 512 : 0
+    discardSectorCountMaximum =
+      export.takesTrim
+      ? UInt32(min(UInt64(Self.trimByteCountMaximum), export.trimByteCountMaximum) / 512) : 0
     writeZeroesSectorCountMaximum =
-      export.takesWriteZeroes ? Self.writeZeroesByteCountMaximum / 512 : 0
+      export.takesWriteZeroes
+      ? UInt32(
+        min(UInt64(Self.writeZeroesByteCountMaximum), export.writeZeroesByteCountMaximum) / 512) : 0
   }
 
   public init(decoding bytes: Span<UInt8>) throws(WireError) {

@@ -22,6 +22,7 @@ func description(of plan: AttachmentPlan) -> String {
   }
   text += "; root " + description(of: plan.root)
   if let root = plan.fallbackRoot { text += " else " + description(of: root) }
+  if let device = plan.softRDMA { text += "; rdma \(device.text.testText)" }
   return text + warnings(plan)
 }
 

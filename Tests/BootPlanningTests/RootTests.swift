@@ -109,6 +109,13 @@ struct RootTests {
     ("rootlink.deadtime=0", #"192.0.2.1 10809 "a" nbd0 deadtime=0; root /dev/nbd0"#),
     ("rootlink.deadtime=x", "error at 1: a number from 0 to 604800"),
     ("rootlink.shutdowntime=5", #"192.0.2.1 10809 "a" nbd0 shutdowntime=5; root /dev/nbd0"#),
+    ("rootlink.rdma=rxe:eth0", #"192.0.2.1 10809 "a" nbd0; root /dev/nbd0; rdma rxe:eth0"#),
+    ("rootlink.rdma=siw:enp1s0f0", #"192.0.2.1 10809 "a" nbd0; root /dev/nbd0; rdma siw:enp1s0f0"#),
+    ("rootlink.rdma=rxe", "error at 1: rxe:INTERFACE or siw:INTERFACE"),
+    ("rootlink.rdma=mlx5:eth0", "error at 1: rxe:INTERFACE or siw:INTERFACE"),
+    ("rootlink.rdma=rxe:", "error at 5: the name of a network interface"),
+    ("rootlink.rdma=rxe:a/b", "error at 5: the name of a network interface"),
+    ("rootlink.rdma=rxe:sixteen-letters1", "error at 5: the name of a network interface"),
     ("rootlink.shutdowntime=", "error at 1: a number from 0 to 604800"),
     (
       "rootlink.silence=1 rootlink.answer=3600",

@@ -29,6 +29,10 @@ depends() {
 installkernel() {
   # The network module brings the network drivers, by its own hostonly rules.
   hostonly='' instmods nbd ublk_drv # The second for rootlink.driver=ublk; may be missing.
+  # For ibnbd-root=, which only the larger build of rootlink carries out.
+  if grep -q ibverbs "$(type -P rootlink)"; then
+    hostonly='' instmods ib_uverbs rdma_ucm rdma_rxe siw crc32_generic mlx4_ib mlx5_ib
+  fi
 }
 
 # shellcheck disable=SC2154 # moddir, initdir and systemdutildir are dracut's.

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes the soft RDMA device that the command line asks for, as `rdma link add` does.
+
+#if ROOTLINK_RDMA
+  import BootPlanning
+  import LinuxSystem
+  import NBDDriver
+  import NetlinkProtocol
+  import WireFormat
+
+  extension SoftRDMADevice {
+    private static func openSocket() throws(GenericNetlinkError) -> GenericNetlinkSocket {
+      do { return try GenericNetlinkSocket(protocol: RDMALinkRequest.socketProtocol) } catch {
+        throw .failed(error)
+      }
+    }
+
+    static let answerMilliseconds: UInt64 = 10_000
+
+    /// It is there then, made now or before.
+    func make() throws(GenericNetlinkError) {
+      // The kernel asks for the module itself, where it can.
+      if fileExists("/sbin/modprobe") {
+        do {
+          _ = try runProgram(["/sbin/modprobe", kind == .rxe ? "rdma_rxe" : "siw"])
+        } catch {}  // Seen by the kernel's answer.
+      }
+      var socket = try Self.openSocket()
+      let request = RDMALinkRequest(name: name, kind: kindName, interface: interface)
+      do throws(GenericNetlinkError) {
+        _ = try socket.request(
+          type: RDMALinkRequest.type, payload: request.payload,
+          until: .milliseconds(Self.answerMilliseconds))
+      } catch {
+        if error.errno == SystemError.exists.errno { return }
+        throw error
+      }
+    }
+  }
+#endif
