@@ -4,7 +4,7 @@
 // A machine that was reset comes back as a new session with its old name, while the old session still
 // holds the name, and the right to write. Whoever holds a name has to show that he is alive when
 // another one wants it: a heartbeat is sent on each of his paths, and if nothing was heard of him
-// within a second, all of his paths end. The new session gets the name when the old one's queue pairs
+// for half a second, all of his paths end. The new session gets the name when the old one's queue pairs
 // are destroyed and its last request is done: nothing of it can be written any more.
 
 import BlockServer

@@ -18,7 +18,7 @@ public struct RNBDServerLimits: Equatable, Sendable {
   /// A client that was not heard of for so long is gone; up to a sixth more, in steps of a sixth.
   public var silenceSeconds: UInt64 = 12
   /// How long a client has to show that it is alive when another one wants its name.
-  public var challengeNanoseconds: UInt64 = 1_000_000_000
+  public var challengeNanoseconds: UInt64 = 500_000_000
   /// From a path's first connection to the end of its introduction.
   public var establishSeconds: UInt64 = 10
   public var deviceCountMaximum = 64
