@@ -187,13 +187,17 @@ let testTargets: [Target] = [
     ["CLinux", "rootlink", "rootlinkd", "NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   .testTarget(
-    name: "BootTests", dependencies: ["TestSupport", "rootlinkd"],
+    name: "BootTests", dependencies: ["TestSupport", "rootlinkd", "RDMAHostile"],
     exclude: ["lab", "rdma", "tiny"],
     swiftSettings: strict),
   tests("LinuxSystemTests", ["TaskGuardProbe"]),
   .executableTarget(
     name: "TaskGuardProbe", dependencies: ["LinuxSystem", "WireFormat"],
     path: "Tests/TaskGuardProbe", swiftSettings: strict),
+  .executableTarget(
+    name: "RDMAHostile",
+    dependencies: ["RDMAVerbs", "RNBDProtocol", "RTRSProtocol", "LinuxSystem", "WireFormat"],
+    path: "Tests/RDMAHostile", swiftSettings: strict),
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
   tests("RDMAVerbsTests", ["RDMAVerbs", "CVerbs", "LinuxSystem"]),

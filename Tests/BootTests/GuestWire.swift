@@ -4,7 +4,7 @@
 //
 // QEMU's `stream` back end sends each frame over a Unix socket with its length in front, 4 bytes,
 // most significant first. A frame goes to the port whose card has its destination address, any
-// other one, as broadcasts, to all ports.
+// other one, as broadcasts, to all ports of its network: that of a card is the number's high byte.
 
 import Foundation
 import Synchronization
@@ -65,7 +65,7 @@ final class GuestWire: Sendable {
     String(format: "52:54:00:00:%02x:%02x", Int(number >> 8), Int(number & 0xff))
   }
 
-  /// What QEMU is told to connect card `number` with; once for each number.
+  /// What QEMU is told to connect card `number` with; for one guest after the other.
   func arguments(forCard number: UInt16) throws -> [String] {
     let path = directory.path("port-\(number)")
     let listener = try listen(on: path)
@@ -93,6 +93,7 @@ final class GuestWire: Sendable {
   }
 
   private func listen(on path: String) throws -> Int32 {
+    unsafe unlink(path)
     let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
@@ -146,7 +147,7 @@ final class GuestWire: Sendable {
     let receivers: [Port] = ports.withLock { ports in
       guard ports[number]?.isCut == false else { return [] }
       if isOurs, let port = ports[destination] { return [port] }
-      return ports.filter { $0.key != number }.map(\.value)
+      return ports.filter { $0.key != number && $0.key >> 8 == number >> 8 }.map(\.value)
     }
     for port in receivers { unsafe port.send(frame) }
   }

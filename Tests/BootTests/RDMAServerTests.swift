@@ -41,6 +41,12 @@ final class RDMAServerLab {
   /// Writes /tmp/server.toml and starts rootlinkd, which is /tmp/server.pid from then on.
   func serve(_ configuration: [String]) throws {
     try server.need(": >/tmp/server.toml")
+    var configuration = configuration
+    // Guests stand still for seconds when the machine is busy.
+    if !configuration.contains("[rdma]") { configuration.append("[rdma]") }
+    if !configuration.contains(where: { $0.contains("silence_seconds") }) {
+      configuration.append("silence_seconds = 60")
+    }
     for line in configuration { try server.need("echo '\(line)' >>/tmp/server.toml") }
     try restart()
   }
