@@ -69,7 +69,7 @@ lint:
 	$(SWIFT) format lint --strict -r Sources Tests Package.swift
 	shellcheck $$(git ls-files | xargs grep -lE '^#!/bin/(ba)?sh' --)
 
-test: deps all lint
+test: deps all rdma lint
 	Tests/run.sh $(SWIFTFLAGS)
 
 # Takes about an hour. The table is printed at the end, and stays in out/faults.txt.
@@ -80,7 +80,7 @@ test-faults: deps all
 	cat out/faults.txt
 
 # Takes about half an hour.
-test-rdma: deps all
+test-rdma: deps all rdma
 	rm -rf out/logs/rdma
 	ROOTLINK_REQUIRE_ALL=1 ROOTLINK_RDMA=all $(SWIFT) test $(SWIFTFLAGS) --no-parallel \
 	  --filter 'RDMA|RNBD|RTRS'

@@ -8,7 +8,7 @@ import PackageDescription
 
 let isEmbedded = Context.environment["ROOTLINK_EMBEDDED"] != nil
 /// RDMA makes the client twice as large: it is asked for. The ordinary build always has it.
-let hasRDMA = !isEmbedded || Context.environment["ROOTLINK_RDMA"] != nil
+let hasRDMA = !isEmbedded || Context.environment["ROOTLINK_RDMA"] == "1"
 
 let strict: [SwiftSetting] = [
   .swiftLanguageMode(.v6),

@@ -20,6 +20,8 @@ public enum AttemptError: Error, Equatable, Sendable {
   case tlsMissing(server: ByteString)
   case protocolMissing
   case noRDMADevice
+  /// `ibnbd-root=` names what no server can have.
+  case rnbdName(WireError)
   /// Of the process behind the device.
   case rnbd(reason: ByteString, advice: ByteString)
 
@@ -66,7 +68,15 @@ public enum AttemptError: Error, Equatable, Sendable {
         "this machine has no RDMA device",
         "load its driver, or make a soft device with rootlink.rdma=rxe:eth0"
       )
-    case .rnbd(let reason, let advice): (reason.printable, advice.printable)
+    case .rnbdName(let error):
+      (
+        "ibnbd-root= cannot be used: \(error.reason)", "correct sessname= and device_path="
+      )
+    case .rnbd(let reason, let advice):
+      // Our own words, in which a peer's are escaped already.
+      (
+        String(decoding: reason.bytes, as: UTF8.self), String(decoding: advice.bytes, as: UTF8.self)
+      )
     }
   }
 
@@ -75,7 +85,8 @@ public enum AttemptError: Error, Equatable, Sendable {
     switch self {
     case .connection(let error): error.mayPass
     case .driver(.geometry): true
-    case .unresolved(.notAName), .driver, .ublk, .tlsMissing, .protocolMissing: false
+    case .unresolved(.notAName), .driver, .ublk, .tlsMissing, .protocolMissing, .rnbdName:
+      false
     case .noRDMADevice, .rnbd: true
     case .unresolved, .unknownInterface, .unusableAddress, .connectionsDiffer, .unreadable,
       .firstRead:

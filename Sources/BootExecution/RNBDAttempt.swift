@@ -86,20 +86,22 @@
         case .readWrite: .readWrite
         case .migration: .migration
         }
+      let policy: RTRSProtocol.PathPolicy =
+        switch target.pathPolicy {
+        case .roundRobin: .roundRobin
+        case .minLatency: .minLatency
+        case .minInFlight, nil: .minInFlight
+        }
       do throws(WireError) {
         return RNBDPlan(
           deviceIndex: 0, session: try SessionName(usable(target.session)),
           deviceName: try RNBDProtocol.DeviceName(target.devicePath ?? ""),
           accessMode: accessMode, paths: paths,
           connectionCount: min(max(target.queueCount ?? target.connectionCount, 1), 15),
-          deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0),
+          policy: policy, deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0),
           shutdownTimeSeconds: target.shutdownTimeSeconds.map { UInt64($0) }
             ?? ShutdownPatience.absenceSecondsDefault)
-      } catch {
-        throw .rnbd(
-          reason: ByteString("ibnbd-root= cannot be used: \(error.reason)"),
-          advice: "check sessname= and device_path=")
-      }
+      } catch { throw .rnbdName(error) }
     }
 
     /// A session's name has neither dots nor slashes; the one that is made of addresses has.

@@ -59,6 +59,8 @@
     private var isEnding = false
     private var endedTagCount = 0
     private var failure: RNBDFailure?
+    /// The device is there, or about to be: what goes wrong is a line in the log.
+    private var isStarted = false
 
     init(
       _ plan: RNBDPlan, queue: consuming UblkQueue, transport: consuming RDMATransport,
@@ -90,22 +92,28 @@
 
     // MARK: - Before there is a device
 
+    /// A device that is taken up again: right after the last process died the server may still have
+    /// its session, and half a minute after the last machine did.
+    private var isPatient: Bool { plan.byteCount > 0 }
+
     /// Until the server has opened the device, every path has failed once, or the time is up.
     mutating func open(until deadline: Deadline) throws(RNBDFailure) -> (OpenAnswer, UInt32) {
       now = MonotonicTime.now.nanoseconds
       deadNanoseconds = now
+      page.liveCount = 0
       while true {
         do { try turnSession() } catch { throw ring(error) }
-        if let failure { throw failure }
+        if let failure, !isPatient { throw failure }
         if session.isOpen(0), let answer = session.answer(of: 0),
           let geometry = session.geometry
         {
           return (answer, geometry.dataByteCountMaximum)
         }
         if deadline.hasPassed {
-          throw RNBDFailure(
-            reason: "the server does not open '\(plan.deviceName.text.printable)' in time",
-            advice: "look at the server's log")
+          throw failure
+            ?? RNBDFailure(
+              reason: "the server does not open '\(plan.deviceName.text.printable)' in time",
+              advice: "look at the server's log")
         }
         do {
           let until = min(session.wakeNanoseconds, deadline.time.nanoseconds)
@@ -124,6 +132,7 @@
 
     /// Fetches every tag: the device may be started.
     mutating func start() throws(SystemError) {
+      isStarted = true
       for tag in 0..<queue.depth {
         try queue.queueFetch(tag, on: ring, data: Kind.tag << 32 | UInt64(tag))
       }
@@ -147,7 +156,7 @@
       var until = session.wakeNanoseconds
       if session.connectedPathCount == 0 {
         until = min(until, shutdown.next.nanoseconds)
-        if plan.deadTimeSeconds > 0, session.outstandingCount > 0 {
+        if plan.deadTimeSeconds > 0, !isGivenUp, session.outstandingCount > 0 {
           until = min(until, deadNanoseconds &+ deadTimeNanoseconds)
         }
       }
@@ -315,7 +324,10 @@
 
     /// Before there is a device this ends the attempt; later it is a line in the log.
     private mutating func fail(_ reason: String, _ advice: String) {
-      if failure == nil { failure = RNBDFailure(reason: reason, advice: advice) }
+      guard isStarted else {
+        failure = RNBDFailure(reason: reason, advice: advice)
+        return
+      }
       log.begin(.warning, deviceName)
       log.add(Array((reason + "; " + advice).utf8))
       log.end()
@@ -345,10 +357,12 @@
 
     private mutating func isLost(_ path: Int, _ loss: PathLoss, repeated count: Int) {
       lossCount &+= 1
+      // Its completions may come from another device, under the same number.
+      watched[path] = -1
       if session.connectedPathCount == 0 {
         // Counted from the loss that left none.
         if page.liveCount > 0 { deadNanoseconds = now }
-        if failure == nil, lossCount >= plan.paths.count {
+        if !isStarted, lossCount >= plan.paths.count {
           let report = loss.report
           failure = RNBDFailure(
             reason: String(decoding: pathTexts[path], as: UTF8.self) + ": " + report.reason,
@@ -358,7 +372,7 @@
       page.liveCount = UInt32(session.connectedPathCount)
       page.countLoss(repeated: UInt64(count))
       // The same again says nothing new.
-      guard lastLosses[path] != loss else { return }
+      guard isStarted, lastLosses[path] != loss else { return }
       lastLosses[path] = loss
       let report = loss.report
       log.begin(.warning, deviceName)

@@ -19,8 +19,8 @@
     static let requestByteCountMaximum: UInt32 = 128 << 10
     /// What a path allocates that comes back: connection identifiers and queue pairs.
     static let reserveByteCount = 2 << 20
-    /// For paths, the answer of the server, and a device that is still open for us.
-    static let openMilliseconds: UInt64 = 30_000
+    /// For paths and the answer of the server. Longer than it has a session whose client died: 35 s.
+    static let openMilliseconds: UInt64 = 45_000
 
     /// What the process tells of the device that it has opened.
     struct Opened {

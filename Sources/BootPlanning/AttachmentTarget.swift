@@ -29,6 +29,8 @@ public struct AttachmentTarget: Equatable, Sendable {
   public enum BlockProtocol: Equatable, Sendable { case nbd, rnbd }
   public enum AccessMode: Equatable, Sendable { case readWrite, readOnly, migration }
   public enum IOMode: Equatable, Sendable { case block, file }
+  /// How a request's path is chosen.
+  public enum PathPolicy: Equatable, Sendable { case roundRobin, minInFlight, minLatency }
 
   public static let nbdPort: UInt16 = 10809  // Source: IANA, "nbd".
   public static let rnbdPort: UInt16 = 1234  // Source: `dest_port` in Linux `rnbd-clt-sysfs.c`.
@@ -72,6 +74,8 @@ public struct AttachmentTarget: Equatable, Sendable {
   public var devicePath: ByteString?
   public var ioMode: IOMode?
   public var queueCount: UInt32?
+  /// Nil leaves it to the program.
+  public var pathPolicy: PathPolicy?
 
   public init(
     blockProtocol: BlockProtocol, paths: [TargetPath], device: DeviceName?,

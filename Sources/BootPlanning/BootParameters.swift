@@ -37,6 +37,7 @@ struct BootParameters {
   var answer: KernelParameter?
   var driver: KernelParameter?
   var softRDMA: KernelParameter?
+  var pathPolicy: KernelParameter?
   var paths: [KernelParameter] = []
   var replicas: [KernelParameter] = []
 
@@ -99,6 +100,8 @@ struct BootParameters {
       driver = word
     } else if word.isNamed("rootlink.rdma") {
       softRDMA = word
+    } else if word.isNamed("rootlink.policy") {
+      pathPolicy = word
     } else if word.isNamed("rootlink.path") {
       Self.append(word, to: &paths)
     } else if word.isNamed("rootlink.replica") {

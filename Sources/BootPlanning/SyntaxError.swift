@@ -20,7 +20,7 @@ public struct SyntaxError: Error, Equatable, Sendable {
     case accessMode, ioMode, address, atMostTwoAddresses, samePathFamily
     case atMostPaths(Int)
     case devicePath, macAddress
-    case softDevice, interfaceName
+    case softDevice, interfaceName, pathPolicy
   }
 
   /// In bytes from 0, in the value.
@@ -84,6 +84,7 @@ extension SyntaxError.Expectation {
     case .atMostPaths(let maximum): "at most \(maximum) paths"
     case .devicePath: "device_path=, which must be given"
     case .macAddress: "an Ethernet address"
+    case .pathPolicy: "round-robin, min-inflight or min-latency"
     case .softDevice: "rxe:INTERFACE or siw:INTERFACE"
     case .interfaceName: "the name of a network interface"
     }

@@ -129,6 +129,7 @@ struct TargetBuilder {
     target.accessMode = request.accessMode ?? .readWrite
     target.ioMode = request.ioMode ?? .block
     target.queueCount = request.queueCount
+    target.pathPolicy = try pathPolicy()
     target.connectionCount = try connectionCount(from: NBDOptions())
     try addTimes(to: &target)
     return Wish(target: target, device: request.device)
@@ -176,6 +177,18 @@ struct TargetBuilder {
     guard let parameter = parameters.connections else { return 1 }
     return try read(parameter) { (text) throws(SyntaxError) in
       try ServerGrammar.number(text, minimum: 1, maximum: NBDOptions.connectionMaximum)
+    }
+  }
+
+  private func pathPolicy() throws(PlanError) -> AttachmentTarget.PathPolicy? {
+    guard let parameter = parameters.pathPolicy else { return nil }
+    return try read(parameter) { (text) throws(SyntaxError) in
+      if text.isEqual(to: "round-robin") { return .roundRobin }
+      if text.isEqual(to: "min-inflight") { return .minInFlight }
+      guard text.isEqual(to: "min-latency") else {
+        throw SyntaxError(at: text, expected: .pathPolicy)
+      }
+      return .minLatency
     }
   }
 

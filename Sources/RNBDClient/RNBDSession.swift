@@ -101,7 +101,11 @@ public enum SessionEvent: Equatable, Sendable {
   public func isOpen(_ device: Int) -> Bool { conversation.isOpen(device) }
   public func answer(of device: Int) -> OpenAnswer? { conversation.geometry(of: device) }
 
-  public var wakeNanoseconds: UInt64 { min(session.wakeNanoseconds, retryNanoseconds) }
+  public var wakeNanoseconds: UInt64 {
+    // Without a path nobody can be asked again.
+    connectedPathCount > 0
+      ? min(session.wakeNanoseconds, retryNanoseconds) : session.wakeNanoseconds
+  }
 
   /// A request whose number is free; the data of a write lie in the transport's memory already.
   public mutating func accept(_ request: UInt16, _ operation: BlockOperation) {

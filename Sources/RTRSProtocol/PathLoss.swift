@@ -47,6 +47,9 @@ public enum PathLoss: Error, Equatable, Sendable {
         "the server refused the connection (\(error.text))",
         "it may still keep the path of before; its log says why"
       )
+    // Source of the number: `IB_CM_REJ_INVALID_SERVICE_ID` in Linux `ib_cm.h`.
+    case .rejectedByStranger(reason: 8):
+      ("nothing listens there", "start the server, or check the port")
     case .rejectedByStranger(let reason):
       ("the connection was refused, reason \(reason)", "check the port and what listens there")
     case .timedOut: ("the server did not answer in time", "check the server and its link")

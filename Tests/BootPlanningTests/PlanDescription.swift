@@ -55,6 +55,12 @@ private func description(of target: AttachmentTarget) -> String {
     words.append("device \(target.devicePath?.testText ?? "-")")
     if target.ioMode == .file { words.append("fileio") }
     if let count = target.queueCount { words.append("queues \(count)") }
+    switch target.pathPolicy {
+    case .roundRobin: words.append("round-robin")
+    case .minInFlight: words.append("min-inflight")
+    case .minLatency: words.append("min-latency")
+    case nil: break
+    }
   }
   if !target.exports.isEmpty {
     words.append(target.exports.map { "\"\($0.testText)\"" }.joined(separator: " then "))

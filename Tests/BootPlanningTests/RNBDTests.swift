@@ -15,6 +15,17 @@ struct RNBDTests {
       "B02", "ibnbd-root=sessname=blya,path=ip:10.50.100.66,device_path=ram0,access_mode=ro",
       "10.50.100.66 1234 session blya device ram0 ublkb0 ro; root /dev/ublkb0"),
     Row(
+      "B02a",
+      "ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=sda rootlink.policy=round-robin",
+      "10.0.0.1 1234 session s device sda round-robin ublkb0; root /dev/ublkb0"),
+    Row(
+      "B02b",
+      "ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=sda rootlink.policy=min-latency",
+      "10.0.0.1 1234 session s device sda min-latency ublkb0; root /dev/ublkb0"),
+    Row(
+      "B02c", "ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=sda rootlink.policy=best",
+      "error at 1: round-robin, min-inflight or min-latency"),
+    Row(
       "B03", "ibnbd-root=sessname=s,path=ip:10.0.0.66@ip:10.0.1.66,device_path=sda",
       "10.0.0.66>10.0.1.66 1234 session s device sda ublkb0; root /dev/ublkb0"),
     Row(

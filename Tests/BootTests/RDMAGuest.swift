@@ -121,6 +121,21 @@ final class RDMAGuest: Sendable {
     return step.output
   }
 
+  /// On `$disk`, of 6 MiB or more: 64 blocks of 4 KiB written and read here and there, a MiB discarded,
+  /// two made zeroes, and a flush. The blocks are /tmp/small, and stand at the disk's beginning.
+  func writeBlocks() throws {
+    try need("dd if=/dev/urandom of=/tmp/small bs=4k count=64 2>/dev/null")
+    try need(
+      "n=0; while [ $n -lt 64 ]; do at=$((n * 37 % 1024)); "
+        + "dd if=/tmp/small of=$disk bs=4k count=1 skip=$n seek=$at oflag=direct 2>/dev/null && "
+        + "dd if=$disk bs=4k count=1 skip=$at iflag=direct of=/tmp/one 2>/dev/null && "
+        + "dd if=/tmp/small bs=4k count=1 skip=$n 2>/dev/null | cmp - /tmp/one || break; "
+        + "n=$((n + 1)); done; [ $n = 64 ]")
+    try need("/usr/bin/blkdiscard -o 1048576 -l 1048576 $disk && zeroes $disk 1 1")
+    try need("/usr/bin/blkdiscard -z -o 3145728 -l 2097152 $disk && zeroes $disk 3 2")
+    try need("cp /tmp/small $disk && sync $disk")
+  }
+
   /// An order that was given.
   struct Order {
     fileprivate var number: Int

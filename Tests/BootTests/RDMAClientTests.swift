@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Our client over RDMA, on Linux's rnbd_server and on rootlinkd: what it shows of a device, what it
+// carries, what it says of refusals, and what becomes of its requests when paths, servers or its own
+// process die. ROOTLINK_STRICT is in its environment: an allocation that the reserve does not have, or
+// an opened file, ends it.
+
+import Foundation
+import TestSupport
+import Testing
+
+/// A client with two network cards on a wire with its server.
+final class RDMAClientLab {
+  static let program = BootLab.repository.appending(path: "out/rootlink-rdma")
+  static let missing: String? =
+    RDMAGuest.missing
+    ?? (findProgram(program.path) == nil ? "\(program.path); run make rdma" : nil)
+  static var isEnabled: Bool { missing == nil || mayNotSkip }
+
+  let directory: TemporaryDirectory
+  let wire: GuestWire
+  let server: RDMAGuest
+  let client: RDMAGuest
+
+  init(_ name: String, serverPrograms: [String] = []) throws {
+    let directory = try TemporaryDirectory()
+    let wire = try GuestWire()
+    self.directory = directory
+    self.wire = wire
+    server = try RDMAGuest(
+      "\(name)-server", number: 1, on: wire, cards: 2, programs: serverPrograms, in: directory)
+    client = try RDMAGuest(
+      "\(name)-client", number: 2, on: wire, cards: 2,
+      programs: ["rootlink=\(Self.program.path)"], in: directory)
+    for guest in [server, client] { try guest.waitUntilReady() }
+    try client.need("modprobe ublk_drv; export ROOTLINK_STRICT=1")
+  }
+
+  deinit {
+    _ = try? client.run("dmesg | grep rootlink; rootlink status", seconds: 30)
+    _ = try? server.run("cat /tmp/server.log; dmesg | tail -n 40", seconds: 30)
+  }
+
+  /// Both ways to the server.
+  var paths: String {
+    "path=ip:\(client.address)@ip:\(server.address),"
+      + "path=ip:\(client.secondAddress)@ip:\(server.secondAddress)"
+  }
+  var onePath: String { "path=ip:\(client.address)@ip:\(server.address)" }
+
+  /// Attaches, once; `words` are those of `ibnbd-root=`.
+  func attach(_ words: String, besides: String = "") throws -> RDMAGuest.Step {
+    try client.run("rootlink attach --once --cmdline 'ibnbd-root=\(words) \(besides)' 2>&1")
+  }
+
+  func status() throws -> String { try client.need("rootlink status --json") }
+  func lines(_ text: String) throws -> Int {
+    Int(try client.need("dmesg | grep -c '\(text)' || true")) ?? -1
+  }
+
+  func expectPeace() throws {
+    for guest in [server, client] {
+      let step = try guest.run("trouble")
+      #expect(step.status == 0, "\(guest.name): \(step)")
+    }
+  }
+}
+
+@Suite(
+  "RDMA: our client", .serialized,
+  .enabled(
+    if: RDMAClientLab.isEnabled, "our client over RDMA lacks \(RDMAClientLab.missing ?? "nothing")")
+)
+struct RDMAClientTests {
+  @Test("attaches a device of Linux's server, and carries it over two paths")
+  func kernelServer() throws {
+    let lab = try RDMAClientLab("ours-on-kernel")
+    let (server, client) = (lab.server, lab.client)
+    try server.need(
+      "truncate -s 64M /tmp/disk && modprobe loop && losetup /dev/loop0 /tmp/disk && "
+        + "modprobe rnbd_server dev_search_path=/")
+    // What cannot be is one line that says so.
+    let missing = try lab.attach("sessname=ours,\(lab.onePath),device_path=/dev/nothing")
+    #expect(missing.status == 1 && missing.output.contains("ENOENT"), "\(missing)")
+    let unheard = try lab.attach("sessname=ours,\(lab.onePath),device_path=/dev/loop0,port=999")
+    #expect(unheard.status == 1 && unheard.output.contains(":999: "), "\(unheard)")
+
+    let attached = try lab.attach("sessname=ours,\(lab.paths),device_path=/dev/loop0,queues=2")
+    #expect(attached.status == 0, "\(attached)")
+    try client.need("until_true 20 sh -c 'rootlink status --json | grep -q connected.:2'")
+    #expect(
+      try lab.lines("RDMA transport established: rxe1 port 1, path \(client.secondAddress)@") == 1)
+    #expect(try client.need("blockdev --getsize64 /dev/ublkb0") == "67108864")
+    try client.need("disk=/dev/ublkb0; queue=/sys/block/ublkb0/queue")
+    for (file, value) in [
+      ("logical_block_size", "512"), ("max_sectors_kb", "124"), ("write_cache", "write back"),
+    ] { #expect(try client.need("cat $queue/\(file)") == value, "\(file)") }
+
+    let sum = try client.need("copy $disk 64", seconds: 240)
+    #expect(try server.need("sha256sum </dev/loop0") == sum)
+    try client.writeBlocks()
+
+    // A second writer is refused, unless both are one machine that moves; a reader is not.
+    let other = "\(lab.onePath),device_path=/dev/loop0,dev=ublkb1"
+    let refused = try lab.attach("sessname=other,\(other)")
+    #expect(refused.status == 1 && refused.output.contains("EPERM"), "\(refused)")
+    #expect(try lab.attach("sessname=moving,\(other),access_mode=migration").status == 0)
+    try client.need("dd if=/dev/ublkb1 bs=4k count=64 2>/dev/null | cmp - /tmp/small")
+    try client.need("rootlink detach ublkb1")
+    #expect(try lab.attach("sessname=reading,\(other),access_mode=ro").status == 0)
+    #expect(try client.need("cat /sys/block/ublkb1/ro") == "1")
+    #expect(try client.run("dd if=/dev/zero of=/dev/ublkb1 count=1 2>&1").status != 0)
+    try client.need("rootlink detach ublkb1")
+
+    // A path that is cut loses no request, and comes back.
+    try client.need("numbers $disk & sleep 1")
+    lab.wire.setCut(true, cards: client.secondCard)
+    try client.need("until_true 30 sh -c 'rootlink status --json | grep -q connected.:1'")
+    try client.need("sleep 1")
+    lab.wire.setCut(false, cards: client.secondCard)
+    try client.need("until_true 40 sh -c 'rootlink status --json | grep -q connected.:2'")
+    // All of them: what was written while no path lived waits, and the device is opened again.
+    try server.need(
+      "for path in /sys/class/rtrs-server/*/paths/*; do echo 1 >$path/disconnect; done")
+    try client.need("until_true 40 sh -c 'rootlink status --json | grep -q connected.:2'")
+    // The process dies, and another takes the device up.
+    try client.need(
+      "kill -9 $(rootlink status --json | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/') && "
+        + "until_true 60 rootlink attach --keep ublkb0")
+    try client.need("sleep 1; touch /tmp/stop; wait", seconds: 60)
+    let count = try client.need("numbered $disk")
+    #expect(count.contains("failed 0"), "\(count)")
+    #expect(try lab.lines("must not allocate\\|reserve of memory") == 0)
+    try client.need("rootlink detach $disk && [ ! -e /sys/block/ublkb0 ]")
+    // Mapped again, it is what it was.
+    #expect(try lab.attach("sessname=ours,\(lab.onePath),device_path=/dev/loop0").status == 0)
+    try client.need("numbered $disk && rootlink detach $disk")
+    try lab.expectPeace()
+  }
+
+  @Test(
+    "attaches an export of rootlinkd, and goes on when that is killed and comes back",
+    .enabled(if: RDMAScope.isWhole, "\(RDMAScope.reason)"))
+  func ourServer() throws {
+    let lab = try RDMAClientLab(
+      "ours-on-ours", serverPrograms: ["rootlinkd=\(BootLab.server.path)"])
+    let (server, client) = (lab.server, lab.client)
+    try server.need("truncate -s 16M /tmp/disk")
+    let serve =
+      "rootlinkd serve --export disk=/tmp/disk --listen rdma:0.0.0.0 >>/tmp/server.log 2>&1 & "
+      + "echo $! >/tmp/server.pid; until_true 60 rootlinkd status"
+    try server.need(serve)
+    #expect(try lab.attach("sessname=ours,\(lab.paths),device_path=disk").status == 0)
+    try client.need("disk=/dev/ublkb0")
+    let sum = try client.need("copy $disk 16")
+    #expect(try server.need("sha256sum </tmp/disk") == sum)
+    try client.need("numbers $disk & sleep 1")
+    try server.need("kill -9 $(cat /tmp/server.pid); sleep 2")
+    try server.need(serve)
+    try client.need("until_true 40 sh -c 'rootlink status --json | grep -q connected.:2'")
+    try client.need("sleep 1; touch /tmp/stop; wait", seconds: 60)
+    let count = try client.need("numbered $disk")
+    #expect(count.contains("failed 0"), "\(count)")
+    try client.need("rootlink detach $disk")
+    try lab.expectPeace()
+  }
+
+  @Test(
+    "makes a soft device where the machine has none, and says when it cannot",
+    .enabled(if: RDMAScope.isWhole, "\(RDMAScope.reason)"))
+  func softDevice() throws {
+    let lab = try RDMAClientLab("soft")
+    let (server, client) = (lab.server, lab.client)
+    try server.need("modprobe brd rd_nr=1 rd_size=4096 && modprobe rnbd_server dev_search_path=/")
+    try client.need("rdma link del rxe0; rdma link del rxe1")
+    let words = "sessname=soft,\(lab.onePath),device_path=/dev/ram0"
+    let none = try lab.attach(words)
+    #expect(none.status == 1 && none.output.contains("this machine has no RDMA device"), "\(none)")
+    let nowhere = try lab.attach(words, besides: "rootlink.rdma=rxe:eth7")
+    #expect(nowhere.status == 1 && nowhere.output.contains("rootlink.rdma=rxe:eth7"), "\(nowhere)")
+    let wrong = try lab.attach(words, besides: "rootlink.rdma=mlx5:eth0")
+    #expect(wrong.status == 2, "\(wrong)")
+    let made = try lab.attach(words, besides: "rootlink.rdma=rxe:eth0")
+    #expect(made.status == 0, "\(made)")
+    #expect(try client.need("rdma link show").contains("rxe_eth0"))
+    #expect(try lab.lines("RDMA transport established: rxe_eth0 port 1") == 1)
+    try client.need("rootlink detach ublkb0")
+    // It is there already, and that is no error.
+    #expect(try lab.attach(words, besides: "rootlink.rdma=rxe:eth0").status == 0)
+    try client.need("rootlink detach ublkb0")
+    try lab.expectPeace()
+  }
+}
