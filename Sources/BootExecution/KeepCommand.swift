@@ -42,7 +42,7 @@ public enum KeepCommand {
     }
   }
 
-  /// Requests of a ublk device wait until somebody carries them again.
+  /// Requests of a ublk device wait until somebody carries them again; mostly its standby is faster.
   private static func takeUp(_ device: UblkDevice, _ log: Log) -> CInt {
     do {
       let process = try device.takeUp()

@@ -54,10 +54,11 @@
       _ plan: RNBDPlan, device: UblkDevice, information: DeviceInformation, page: UblkStatePage
     ) throws(UblkProcessError) -> (process: UInt32, opened: Opened) {
       let started = try UblkProcess.start(
-        device, readyMilliseconds: openMilliseconds + UblkProcess.readyMilliseconds
-      ) { log, signs, ready in
-        carry(plan, device, information, page, signs, log: log, ready: ready)
+        readyMilliseconds: openMilliseconds + UblkProcess.readyMilliseconds
+      ) { surroundings, ready in
+        carry(plan, device, information, page, surroundings, ready: ready)
       }
+      spareFromKillall(started.process, device: device.name)
       guard let opened = Opened(decoding: started.told) else {
         _ = clinux_kill(CInt(started.process), 9)
         throw .silent
@@ -68,12 +69,10 @@
     /// In the child; returns when the device is gone.
     private static func carry(
       _ plan: RNBDPlan, _ device: UblkDevice, _ information: DeviceInformation,
-      _ page: UblkStatePage, _ signs: ShutdownSigns, log descriptor: CInt,
-      ready: consuming FileDescriptor
+      _ page: UblkStatePage, _ surroundings: UblkSurroundings, ready: consuming FileDescriptor
     ) {
-      var kept: [CInt] = [ready.rawValue] + signs.descriptors
-      if descriptor >= 0 { kept.append(descriptor) }
-      becomeKeeper(named: "rootlink-ublk", keeping: kept)
+      becomeKeeper(named: "rootlink-ublk", keeping: [ready.rawValue] + surroundings.descriptors)
+      let descriptor = surroundings.log
       var log = KeeperLog(descriptor: descriptor, isKernelLog: true)
       for failure in TaskGuard.applyAll() {
         log.warn(device.name, failure.guard.text, failure.error)
@@ -105,7 +104,7 @@
         connectionCount: sizes.connectionCount, requestCount: depth, policy: plan.policy,
         limits: limits, at: MonotonicTime.now.nanoseconds)
       let shutdown = ShutdownWatch(
-        signs, patience: ShutdownPatience(absenceSeconds: plan.shutdownTimeSeconds),
+        surroundings.signs, patience: ShutdownPatience(absenceSeconds: plan.shutdownTimeSeconds),
         device: device.name, log: KeeperLog(descriptor: descriptor, isKernelLog: true))
       var engine = RNBDEngine(
         plan, queue: queue, transport: transport, session: session, ring: ring, page: page,

@@ -102,6 +102,10 @@ extension UblkDevice {
       _ = clinux_kill(CInt(process), 9)
       throw .driver(error)
     }
+    do { try UblkStandby.start(plan, self, of: process, page: page) } catch {
+      _ = clinux_kill(CInt(process), 9)
+      throw .process(error)
+    }
   }
 
   func page(isNew: Bool) throws(UblkAttachError) -> UblkStatePage {
@@ -110,7 +114,8 @@ extension UblkDevice {
     }
   }
 
-  /// Starts another process for a device whose own is gone. Requests have waited meanwhile.
+  /// The process that carries the data of a device, another one where its own is gone, and one that
+  /// stands by, where there was none. Requests have waited meanwhile.
   func takeUp() throws(UblkAttachError) -> UInt32 {
     guard let text = try? readFile(keeperPlanPath, limit: KeeperPlan.byteCountMaximum) else {
       throw .noRecord(device: node)
@@ -121,34 +126,77 @@ extension UblkDevice {
       guard plan != nil || rnbdPlan != nil else { throw .noRecord(device: node) }
     #endif
     let control = try Self.openControl()
+    // Two must not do it at once.
+    if standby != nil { return try awaitServer(control) }
     let information: DeviceInformation
     do throws(UblkError) {
-      guard let found = try control.information(of: index) else {
-        throw .noSuchDevice(node)
-      }
-      if found.state == .live, let process = found.serverProcess,
-        fileExists(ByteString("/proc/\(process)"))
-      {
-        throw .isServed(device: node, process: process)
-      }
-      try control.startRecovery(index, until: .milliseconds(5000))
+      guard let found = try control.information(of: index) else { throw .noSuchDevice(node) }
       information = found
     } catch { throw .driver(error) }
+    if let process = livingServer(information) {
+      guard let plan else { throw .driver(.isServed(device: node, process: process)) }
+      let page = try page(isNew: false)
+      do { try UblkStandby.start(plan, self, of: process, page: page) } catch {
+        throw .process(error)
+      }
+      return process
+    }
     #if ROOTLINK_RDMA
-      if let rnbdPlan { return try takeUp(rnbdPlan, information, control) }
+      if let rnbdPlan {
+        do { try control.startRecovery(index, until: .milliseconds(5000)) } catch {
+          throw .driver(error)
+        }
+        return try takeUp(rnbdPlan, information, control)
+      }
     #endif
     guard let plan else { throw .noRecord(device: node) }
     let page = try page(isNew: false)
+    let process = try recover(
+      plan, information, page: page, control, until: .milliseconds(5000))
+    do { try UblkStandby.start(plan, self, of: process, page: page) } catch {
+      throw .process(error)
+    }
+    return process
+  }
+
+  /// Another process goes on where the last one stopped.
+  func recover(
+    _ plan: KeeperPlan, _ information: DeviceInformation, page: UblkStatePage,
+    _ control: borrowing UblkControl, in surroundings: UblkSurroundings? = nil,
+    until deadline: Deadline
+  ) throws(UblkAttachError) -> UInt32 {
+    do { try control.startRecovery(index, until: deadline) } catch { throw .driver(error) }
     let process: UInt32
     do {
       process = try UblkProcess.start(
-        plan, device: self, information: information, connections: [], page: page)
+        plan, device: self, information: information, connections: [], page: page,
+        in: surroundings)
     } catch { throw .process(error) }
     do { try control.endRecovery(index, server: process) } catch {
       _ = clinux_kill(CInt(process), 9)
       throw .driver(error)
     }
     return process
+  }
+
+  private func livingServer(_ information: DeviceInformation) -> UInt32? {
+    guard information.state == .live, let process = information.serverProcess,
+      fileExists(ByteString("/proc/\(process)"))
+    else { return nil }
+    return process
+  }
+
+  /// Until the process that stands by has brought it back.
+  private func awaitServer(_ control: borrowing UblkControl) throws(UblkAttachError) -> UInt32 {
+    let deadline = Deadline.milliseconds(UblkProcess.readyMilliseconds)
+    while true {
+      do throws(UblkError) {
+        guard let found = try control.information(of: index) else { throw .noSuchDevice(node) }
+        if let process = livingServer(found) { return process }
+      } catch { throw .driver(error) }
+      if deadline.hasPassed { throw .process(.silent) }
+      pause(milliseconds: 20)
+    }
   }
 
   /// Ends the attachment unless somebody uses the disk.
@@ -170,10 +218,12 @@ extension UblkDevice {
     let control = try UblkControl()
     guard let information = try control.information(of: index) else { throw .noSuchDevice(node) }
     if isForced, let process = information.serverProcess {
+      endStandby()
       // Only what still serves it: the number may be somebody else's by now.
       if processName(process) == "rootlink-ublk" { _ = clinux_kill(CInt(process), 9) }
     }
     try control.stopDevice(index)
+    endStandby()
     try control.deleteDevice(index)
     forget()
   }
@@ -183,7 +233,9 @@ extension UblkDevice {
   }
 
   func forget() {
-    for path in [recordPath, keeperPlanPath, UblkStatePage.path(self)] { try? removeFile(path) }
+    for path in [recordPath, keeperPlanPath, standbyPath, UblkStatePage.path(self)] {
+      try? removeFile(path)
+    }
   }
 }
 

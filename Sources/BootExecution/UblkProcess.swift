@@ -24,6 +24,24 @@ public enum UblkProcessError: Error, Equatable, Sendable {
   }
 }
 
+/// What a process has in hand before it is forked, because it opens no file later.
+struct UblkSurroundings: Sendable {
+  /// For log lines, or -1.
+  var log: CInt
+  var signs: ShutdownSigns
+  /// /dev for a process that cannot reach it by its name, or -1.
+  var nodes: CInt = -1
+
+  static func open() -> UblkSurroundings {
+    var log: CInt = -1
+    if let file = try? FileDescriptor.open("/dev/kmsg", .writeOnly) { log = file.release() }
+    return UblkSurroundings(log: log, signs: ShutdownSigns.open())
+  }
+
+  var descriptors: [CInt] { [log, nodes].filter { $0 >= 0 } + signs.descriptors }
+  func close() { for number in descriptors { _ = clinux_close(number) } }
+}
+
 enum UblkProcess {
   static let readyMilliseconds: UInt64 = 10_000
   /// For what a reconnection might need; it is meant to need nothing.
@@ -33,19 +51,22 @@ enum UblkProcess {
   /// without one are connected by it.
   static func start(
     _ plan: KeeperPlan, device: UblkDevice, information: DeviceInformation,
-    connections: [LiveConnection], page: UblkStatePage
+    connections: [LiveConnection], page: UblkStatePage, in given: UblkSurroundings? = nil
   ) throws(UblkProcessError) -> UInt32 {
-    try start(device, readyMilliseconds: readyMilliseconds) { log, signs, ready in
-      carry(plan, device, information, connections, page, signs, log: log, ready: ready)
+    let process = try start(in: given, readyMilliseconds: readyMilliseconds) {
+      surroundings, ready in
+      carry(plan, device, information, connections, page, surroundings, ready: ready)
     }.process
+    if given == nil { spareFromKillall(process, device: device.name) }
+    return process
   }
 
-  /// Forks; `carry` is run in the child with a descriptor for log lines, or -1, what tells that the
-  /// system goes down, and what to write to: a 0, and whatever else there is to tell, when every tag
-  /// has been fetched, or the reason why not. Returns the child and what it told.
+  /// Forks; `carry` is run in the child with its surroundings, which are opened here when they are not
+  /// given, and with what to write to: a 0, and whatever else there is to tell, when it is ready, or
+  /// the reason why not. Returns the child and what it told.
   static func start(
-    _ device: UblkDevice, readyMilliseconds: UInt64,
-    _ carry: (CInt, ShutdownSigns, consuming FileDescriptor) -> Void
+    in given: UblkSurroundings? = nil, readyMilliseconds: UInt64,
+    _ carry: (UblkSurroundings, consuming FileDescriptor) -> Void
   ) throws(UblkProcessError) -> (process: UInt32, told: [UInt8]) {
     var ends: [CInt] = [-1, -1]
     let piped = unsafe ends.withUnsafeMutableBufferPointer { buffer in
@@ -53,17 +74,14 @@ enum UblkProcess {
       unsafe clinux_pipe(buffer.baseAddress!)
     }
     guard piped == 0 else { throw .system(step: "pipe", SystemError(errno: 0 &- piped)) }
-    var log: CInt = -1
-    if let file = try? FileDescriptor.open("/dev/kmsg", .writeOnly) { log = file.release() }
-    let signs = ShutdownSigns.open()
+    let surroundings = given ?? .open()
     let child = clinux_fork()
     if child == 0 {
-      carry(log, signs, FileDescriptor(owning: ends[1]))
+      carry(surroundings, FileDescriptor(owning: ends[1]))
       clinux_exit_now(0)
     }
     _ = clinux_close(ends[1])
-    if log >= 0 { _ = clinux_close(log) }
-    signs.close()
+    if given == nil { surroundings.close() }
     let reading = FileDescriptor(owning: ends[0])
     guard child > 0 else { throw .system(step: "fork", SystemError(errno: 0 &- child)) }
     var told: [UInt8] = []
@@ -83,24 +101,23 @@ enum UblkProcess {
       _ = clinux_wait(child)
       throw error
     }
-    spareFromKillall(UInt32(child), device: device.name)
     return (UInt32(child), told)
   }
 
   /// In the child; returns when the device is gone.
   private static func carry(
     _ plan: KeeperPlan, _ device: UblkDevice, _ information: DeviceInformation,
-    _ connections: [LiveConnection], _ page: UblkStatePage, _ signs: ShutdownSigns,
-    log descriptor: CInt, ready: consuming FileDescriptor
+    _ connections: [LiveConnection], _ page: UblkStatePage, _ surroundings: UblkSurroundings,
+    ready: consuming FileDescriptor
   ) {
-    var kept: [CInt] = [ready.rawValue] + signs.descriptors
+    var kept: [CInt] = [ready.rawValue] + surroundings.descriptors
     var sockets: [CInt] = []
     for connection in connections { sockets.append(connection.descriptor) }
     kept += sockets
-    if descriptor >= 0 { kept.append(descriptor) }
     becomeKeeper(named: "rootlink-ublk", keeping: kept)
+    let descriptor = surroundings.log
     var log = KeeperLog(descriptor: descriptor, isKernelLog: true)
-    for failure in TaskGuard.applyAll() {
+    for failure in TaskGuard.applyAll(isInherited: surroundings.nodes >= 0) {
       log.warn(device.name, failure.guard.text, failure.error)
     }
     var limits = UblkLimits()
@@ -109,16 +126,17 @@ enum UblkProcess {
       min(plan.detection.ublkSilenceSeconds(plan.requestTimeoutSeconds), 86_400) * 1_000_000_000
     limits.deadNanoseconds = min(plan.deadTimeSeconds, 1 << 31) * 1_000_000_000
     let queue: UblkQueue
-    do { queue = try UblkQueue(device, depth: information.queueDepth) } catch {
-      return tell(ready, error.report.reason)
-    }
+    do {
+      queue = try UblkQueue(device, depth: information.queueDepth, in: surroundings.nodes)
+    } catch { return tell(ready, error.report.reason) }
+    if surroundings.nodes >= 0 { _ = clinux_close(surroundings.nodes) }
     let ring: IORing
     do { ring = try IORing(entryCount: 256, .oneThread) } catch {
       return tell(ready, UblkError.ring(error).report.reason)
     }
     let source = UblkReconnects(plan, connections, device: device.name, log: log)
     let shutdown = ShutdownWatch(
-      signs, patience: ShutdownPatience(absenceSeconds: plan.shutdownTimeSeconds),
+      surroundings.signs, patience: ShutdownPatience(absenceSeconds: plan.shutdownTimeSeconds),
       device: device.name,
       log: KeeperLog(descriptor: descriptor, isKernelLog: true))
     var engine = UblkEngine(

@@ -9,6 +9,8 @@ struct UblkStatus {
   let device: UblkDevice
   /// Nil while nobody carries its data.
   let process: UInt32?
+  /// Who starts another one when that one ends; nil when nobody does.
+  let standby: UInt32?
   let record: AttachmentRecord?
   let liveCount: UInt32
   let lossCount: UInt64
@@ -23,6 +25,7 @@ struct UblkStatus {
       process = information.serverProcess
     }
     self.process = process
+    standby = device.root.isEmpty ? device.standby : nil
     record = device.record
     let state = UblkStatePage.read(device)
     liveCount = process == nil ? 0 : state.live
@@ -45,6 +48,7 @@ struct UblkStatus {
     if let process {
       text += "  carried by process \(process), \(liveCount) connected, "
       text += "\(lossCount) connections lost so far, \(repeatedCount) requests sent again\n"
+      if let standby { text += "  process \(standby) stands by\n" }
     } else {
       text += "  nobody carries its data, requests wait: rootlink attach --keep "
       text += device.node.printable + "\n"
@@ -71,6 +75,7 @@ struct UblkStatus {
     if let block = device.blockByteCount { json.number(block) } else { json.null() }
     json.member("readOnly", device.isReadOnly)
     json.member("pid", process)
+    json.member("standby", standby)
     json.member("server", record?.server)
     json.member("export", record?.export)
     json.member("connections", record?.connectionCount)

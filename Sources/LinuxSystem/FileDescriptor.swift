@@ -45,6 +45,17 @@ extension FileDescriptor {
     return FileDescriptor(owning: number)
   }
 
+  /// A file of an open directory.
+  public static func open(
+    _ name: ByteString, _ flags: OpenFlags, in directory: CInt
+  ) throws(SystemError) -> FileDescriptor {
+    let number = try unsafe withCString(name) { pointer in
+      // SAFETY: the pointer is a NUL-terminated copy that outlives the call.
+      unsafe clinux_openat(directory, pointer, flags.rawValue, 0)
+    }
+    return FileDescriptor(owning: number)
+  }
+
   /// Appends what one read(2) gives, at most `maximum` bytes; false at the end of the file.
   public func read(
     into buffer: inout [UInt8], maximum: Int

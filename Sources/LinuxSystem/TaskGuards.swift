@@ -56,9 +56,12 @@ public enum TaskGuard: CaseIterable, Sendable {
   }
 
   /// Applies all; what failed is for the log: a process without one of them still serves.
-  public static func applyAll() -> [(guard: TaskGuard, error: SystemError)] {
+  /// `isInherited`: whoever forked it has them, and only the locks on memory are not passed on.
+  public static func applyAll(
+    isInherited: Bool = false
+  ) -> [(guard: TaskGuard, error: SystemError)] {
     var failures: [(guard: TaskGuard, error: SystemError)] = []
-    for one in allCases {
+    for one in allCases where !isInherited || one == .memory {
       do { try one.apply() } catch { failures.append((one, error)) }
     }
     return failures

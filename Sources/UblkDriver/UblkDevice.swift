@@ -30,9 +30,10 @@ public struct UblkDevice: Equatable, Sendable {
   public var name: ByteString { ByteString("ublkb\(index)") }
   public var node: ByteString { "/dev/" + name }
   /// Where requests are fetched from.
-  public var characterNode: ByteString { ByteString("/dev/ublkc\(index)") }
+  public var characterNode: ByteString { "/dev/" + characterName }
+  var characterName: ByteString { ByteString("ublkc\(index)") }
   public var directory: ByteString { root + "/sys/block/" + name }
-  var characterDirectory: ByteString { root + ByteString("/sys/class/ublk-char/ublkc\(index)") }
+  var characterDirectory: ByteString { root + "/sys/class/ublk-char/" + characterName }
 
   /// Every device that the driver has, with a disk or without, by index.
   public static func all(root: ByteString = "") -> [UblkDevice] {

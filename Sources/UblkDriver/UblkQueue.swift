@@ -17,16 +17,21 @@ import WireFormat
   @unsafe private let descriptors: UnsafeMutableRawPointer
   private let byteCount: Int
 
-  /// Opens and maps. EBUSY while another process has it.
-  public init(_ device: UblkDevice, depth: UInt16) throws(UblkError) {
+  /// Opens and maps. EBUSY while another process has it. `nodes`: /dev, for who cannot reach it by
+  /// its name, or -1.
+  public init(_ device: UblkDevice, depth: UInt16, in nodes: CInt = -1) throws(UblkError) {
     let node = device.characterNode
-    do {
-      try ensureDeviceNode(
-        node, .character, numberPath: device.characterDirectory + "/dev",
-        milliseconds: UblkControl.nodeMilliseconds)
-    } catch { throw .node(node, error) }
     let opened: FileDescriptor
-    do { opened = try FileDescriptor.open(node, .readWrite) } catch { throw .node(node, error) }
+    do throws(SystemError) {
+      if nodes >= 0 {
+        opened = try FileDescriptor.open(device.characterName, .readWrite, in: nodes)
+      } else {
+        try ensureDeviceNode(
+          node, .character, numberPath: device.characterDirectory + "/dev",
+          milliseconds: UblkControl.nodeMilliseconds)
+        opened = try FileDescriptor.open(node, .readWrite)
+      }
+    } catch { throw .node(node, error) }
     let page = max(4096, Int(clinux_page_size()))
     let mappedByteCount = (Int(depth) * RequestDescriptor.byteCount + page - 1) / page * page
     // SAFETY: a new mapping of that many bytes, or none.

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,6 +36,11 @@ int clinux_wait(int pid);
 /* Runs a program with the standard streams of ours and waits; result as clinux_wait, 127 when it
    cannot be executed. `words` holds `count` NUL-terminated words, the path first; -E2BIG over 63. */
 int clinux_run(const char *words, size_t count);
+/* A descriptor that becomes readable when a process ends, any process; -ESRCH when it has. */
+static inline int clinux_pidfd_open(int pid) {
+  long fd = syscall(SYS_pidfd_open, pid, 0);
+  return fd < 0 ? -errno : (int)fd;
+}
 static inline int clinux_kill(int pid, int signal) { return kill(pid, signal) < 0 ? -errno : 0; }
 __attribute__((noreturn)) static inline void clinux_exit_now(int status) { _exit(status); }
 static inline void clinux_ignore_signal(int number) { signal(number, SIG_IGN); }
