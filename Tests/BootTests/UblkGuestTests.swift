@@ -126,6 +126,62 @@ struct UblkGuestTests {
     }
   }
 
+  @Test("goes on when its process is killed, by itself while somebody stands by")
+  func processKilled() throws {
+    let image = try Self.image(in: directory)
+    let server = try FaultyServer(image, in: directory)
+    let console = try TinyGuest.run(
+      Self.functions + """
+        standby() { rootlink status --json | sed -n 's/.*"standby":\\([0-9]*\\).*/\\1/p'; }
+        dead() { while [ -d /proc/$1 ]; do sleep 0.1; done; }
+        export ROOTLINK_STRICT=1
+        result attach rootlink attach \(server.uri)/root --device /dev/ublkb0 --once
+        first=$(standby)
+        result memory grep VmRSS /proc/$first/status
+        result score cat /proc/$first/oom_score_adj
+        result name grep -c ^@ /proc/$first/cmdline
+        # Nobody else helps, twice: the second one is a child of who stands by.
+        for step in killed childkilled; do
+          process=$(carrier)
+          kill -9 $process
+          result $step compare /dev/ublkb0p2
+          test "$(carrier)" != $process || echo "somebody else carries on: no"
+        done
+        result same test "$(standby)" = $first
+        kill -9 $first
+        dead $first
+        result alone sh -c "! rootlink status | grep 'stands by'"
+        result stand rootlink attach --keep ublkb0
+        result second test -n "$(standby)"
+        both="$(standby) $(carrier)"
+        kill -9 $both
+        for process in $both; do dead $process; done
+        result nobody sh -c "rootlink status | grep 'nobody carries its data'"
+        result keep rootlink attach --keep ublkb0
+        result kept compare /dev/ublkb0p2
+        last=$(standby)
+        result detach rootlink detach ublkb0
+        result gone test ! -d /proc/$last
+        result forced rootlink attach \(server.uri)/root --device /dev/ublkb0 --once
+        last=$(standby)
+        result force rootlink detach ublkb0 --force
+        result left ls /proc/$last /run/rootlink/ublkb0.standby
+        """, kernel: .backports)
+    expect(
+      console,
+      [
+        "attach", "memory", "score", "name", "killed", "childkilled", "same", "alone", "stand",
+        "second", "nobody", "keep", "kept", "detach", "gone", "forced", "force", "left",
+      ], except: ["left": 1])
+    #expect(!console.text.contains("somebody else carries on: no"))
+    #expect(console.output(of: "score") == "-1000")
+    #expect(console.output(of: "name") == "1")
+    let memory = console.output(of: "memory")
+    let resident = try #require(memory.firstMatch(of: /VmRSS:\s+(\d+) kB/).flatMap { Int($0.1) })
+    #expect(resident < 2048, "\(memory)")
+    print("resident memory of the process that stands by for a ublk device: \(resident) KiB")
+  }
+
   @Test("is used by itself where the kernel has no nbd driver, under the names that were planned")
   func withoutNBD() throws {
     let server = try FaultyServer(Self.image(in: directory), in: directory)
