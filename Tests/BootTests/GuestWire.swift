@@ -40,6 +40,7 @@ final class GuestWire: Sendable {
           // SAFETY: `sent` is below the frame's count.
           let count = unsafe Glibc.send(
             socket, frame.baseAddress! + sent, frame.count - sent, Int32(MSG_NOSIGNAL))
+          if count < 0, errno == EINTR { continue }
           guard count > 0 else { return }
           sent += count
         }
@@ -70,7 +71,9 @@ final class GuestWire: Sendable {
     let path = directory.path("port-\(number)")
     let listener = try listen(on: path)
     Thread.detachNewThread { [weak self] in
-      let socket = accept(listener, nil, nil)
+      // Children of the test that end interrupt whatever waits.
+      var socket: Int32
+      repeat { socket = accept(listener, nil, nil) } while socket < 0 && errno == EINTR
       close(listener)
       guard socket >= 0 else { return }
       let port = Port(socket)
@@ -120,6 +123,7 @@ final class GuestWire: Sendable {
     while true {
       // SAFETY: `count` is below the capacity: less than a frame is ever left over.
       let received = unsafe recv(port.socket, buffer.baseAddress! + count, capacity - count, 0)
+      if received < 0, errno == EINTR { continue }
       guard received > 0, let wire = wire() else { return }
       count += received
       var start = 0

@@ -96,7 +96,7 @@ struct RDMAServerTests {
     ])
     let address = server.address
     try client.need(
-      "map \(address) disk lab && disk=$(device disk lab); queue=/sys/block/${disk#/dev/}/queue")
+      "map \(address) disk lab && disk=$(device disk lab) && queue=/sys/block/${disk#/dev/}/queue")
     #expect(try client.need("blockdev --getsize64 $disk") == "67108864")
     for (file, value) in [
       ("logical_block_size", "512"), ("physical_block_size", "4096"), ("fua", "1"),
