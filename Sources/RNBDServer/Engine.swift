@@ -67,6 +67,12 @@ final class Engine<Transport: ServerTransport> {
   var nextPathKey = 1
   var now = MonotonicTime.now
   var isStopping = false
+  /// With one the engine executes short requests itself.
+  var baton: Baton?
+  /// A request that came alone, to be executed by the engine's own thread.
+  private var lone: (job: Job, device: OpenDevice)?
+  private var loneCount = 0
+  private static var loneCountMaximum: Int { 16 }
   private var done: [Job] = []
   /// Copies of what clients say: they can write to the chunks at any time.
   private var header = [UInt8](repeating: 0, count: RequestMessage.byteCountMaximum)
@@ -98,7 +104,14 @@ final class Engine<Transport: ServerTransport> {
       advance(session)
     }
     for job in done { finish(job) }
-    while let event = transport.next() { handle(event) }
+    while let event = transport.next(isLast: false) { handle(event) }
+    // Its answer is worth more than what else there is, unless that has waited for long.
+    if lone != nil, loneCount < Self.loneCountMaximum {
+      loneCount += 1
+      return now.nanoseconds
+    }
+    loneCount = 0
+    while let event = transport.next(isLast: true) { handle(event) }
     now = .now
     var wake = UInt64.max
     for session in sessions {
@@ -109,15 +122,67 @@ final class Engine<Transport: ServerTransport> {
     return min(wake, settleNames())
   }
 
-  /// Until `isDone`, and everything that was begun is finished.
-  func run(until isDone: () -> Bool) {
+  /// Until `isDone`, and everything that was begun is finished; false when another thread has taken
+  /// the engine over meanwhile: the caller touches nothing of it any more.
+  func run(until isDone: () -> Bool) -> Bool {
     while true {
       let wake = step()
-      if isDone() { return }
+      if isDone() { return true }
+      if let (job, device) = lone {
+        lone = nil
+        guard execute(job, of: device) else { return false }
+        continue
+      }
       let now = MonotonicTime.now.nanoseconds
       let wait = wake > now ? min((wake - now) / 1_000_000 + 1, 60_000) : 0
       transport.wait(milliseconds: Int32(wait))
     }
+  }
+
+  /// On this thread; false when that took so long that another one runs the engine.
+  private func execute(_ job: Job, of device: OpenDevice) -> Bool {
+    guard let baton, let session = sessions[job.session] else { return true }
+    guard baton.hasStandby else {
+      session.workers.run(job)
+      return true
+    }
+    let begun = MonotonicTime.now
+    let token = baton.lend(at: begun)
+    job.execute()
+    guard baton.takeBack(token) else {
+      finished.add(job)
+      return false
+    }
+    let took = MonotonicTime.now.nanoseconds &- begun.nanoseconds
+    device.workerTurns = took > Self.shortNanoseconds ? Self.workerTurns : 0
+    finish(job)
+    return true
+  }
+
+  /// A device that lets a request wait for longer has its next ones executed by workers.
+  private static var shortNanoseconds: UInt64 { 4_000_000 }
+  private static var workerTurns: Int { 16 }
+  private static var shortByteCount: Int { 16 << 10 }
+
+  /// A short request that comes alone is executed by this thread, the others by workers.
+  private func dispatch(
+    _ job: Job, _ operation: RNBDProtocol.BlockOperation, _ count: Int, isFUA: Bool,
+    _ device: OpenDevice, _ session: Session
+  ) {
+    if let other = lone {
+      lone = nil
+      sessions[other.job.session]?.workers.run(other.job)
+    } else if baton != nil, session.machine.executingCount == 1,
+      operation == .read || operation == .write,
+      count <= Self.shortByteCount, !isFUA
+    {
+      guard device.workerTurns > 0 else {
+        lone = (job, device)
+        return
+      }
+      device.workerTurns -= 1
+    }
+    session.workers.run(job)
   }
 
   /// Every path is ended now; sessions go when what they execute is done.
@@ -272,7 +337,8 @@ extension Engine {
     unsafe job.data = UnsafeMutableRawBufferPointer(
       rebasing: path.memory.bytes[start..<(start + count)])
     job.error = .success
-    session.workers.run(job)
+    guard case .io(let operation, let device, _, let isFUA) = job.work else { return }
+    dispatch(job, operation, count, isFUA: isFUA, device, session)
   }
 
   private func carriesData(_ operation: IOOperation) -> Bool {

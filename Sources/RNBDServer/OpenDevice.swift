@@ -10,7 +10,7 @@ import WireFormat
 
 /// Everything is given back when the last reference has gone, and no request has it any more.
 final class OpenDevice: @unchecked Sendable {
-  // Unchecked: `inFlightCount` and `isClosed` are the engine's thread's alone.
+  // Unchecked: `workerTurns` belongs to whoever runs the engine.
   let export: Export
   let backend: any BlockBackend
   let rules: RequestRules
@@ -20,6 +20,8 @@ final class OpenDevice: @unchecked Sendable {
   let statistics = SessionStatistics()
   /// In the registry; 0 when it is full.
   let number: UInt64
+  /// The engine's thread's: so many requests are executed by workers, for the medium was slow.
+  var workerTurns = 0
   private let registry: BlockServer.SessionRegistry
   private let attachments: Attachments
   private let attached: AttachmentConnection?

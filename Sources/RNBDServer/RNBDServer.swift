@@ -18,13 +18,14 @@ public final class RNBDServer: Sendable {
 
   private let finished: FinishedJobs
   private let shared: EngineBox
+  private let baton = Baton()
   private let hasEnded = Atomic(false)
   /// As they can be given to a client.
   public let addresses: [ByteString]
 
   /// The engine, for the thread that has it.
   private final class EngineBox: @unchecked Sendable {
-    // Unchecked: used by the engine's thread alone, once it runs.
+    // Unchecked: used only by the thread that runs the engine, once it runs.
     let engine: Engine<VerbsTransport>
     var isOver = false
     init(_ engine: Engine<VerbsTransport>) { self.engine = engine }
@@ -62,12 +63,24 @@ public final class RNBDServer: Sendable {
         reason: "rdma.queue_depth and rdma.io_size do not go together: \(error.reason)",
         advice: "lower one of them")
     }
-    let thread = Thread { [self] in
-      shared.engine.run { shared.isOver && shared.engine.sessionCount == 0 }
-      hasEnded.store(true, ordering: .releasing)
+    shared.engine.baton = baton
+    for isRunner in [true, false] {
+      let thread = Thread { [self] in run(isRunner: isRunner) }
+      thread.name = "rnbd"
+      thread.start()
     }
-    thread.name = "rnbd"
-    thread.start()
+  }
+
+  /// Two threads do this; one of them has the engine, the other stands by.
+  private func run(isRunner: Bool) {
+    guard isRunner || baton.standBy() else { return }
+    repeat {
+      let isOver = shared.engine.run { shared.isOver && shared.engine.sessionCount == 0 }
+      guard !isOver else {
+        hasEnded.store(true, ordering: .releasing)
+        return baton.end()
+      }
+    } while baton.standBy()
   }
 
   private static func text(_ host: ByteString, _ port: UInt16) -> ByteString {

@@ -74,7 +74,9 @@ protocol ServerTransport: AnyObject {
     _ answer: ServerAnswer, on connection: Int, from memory: Memory, offset: Int
   ) throws(TransportError)
 
-  func next() -> TransportEvent?
+  /// What there is. `isLast`: before `wait`; without it, nil may mean that there is something that is
+  /// dear to find.
+  func next(isLast: Bool) -> TransportEvent?
   /// Until there may be an event, or somebody calls `wake`.
   func wait(milliseconds: Int32)
   var waker: any TransportWaker { get }

@@ -66,6 +66,8 @@ private final class VerbsPath {
   var connections: [VerbsConnection] = []
   var isReady = false
   var isArmed = false
+  /// Its descriptor is readable.
+  var isSignalled = false
 
   static let answerOffset = 4096
 
@@ -343,7 +345,7 @@ extension VerbsTransport {
 
 // Events.
 extension VerbsTransport {
-  func next() -> TransportEvent? {
+  func next(isLast: Bool) -> TransportEvent? {
     while true {
       while batchStart < batchEnd {
         // SAFETY: below the end of what was polled.
@@ -352,12 +354,12 @@ extension VerbsTransport {
         if let event = event(of: completion) { return event }
       }
       if let event = nextOfChannel() { return event }
-      guard pollNext() else { return nil }
+      guard pollNext(mayArm: isLast) else { return nil }
     }
   }
 
-  /// False when no path has anything.
-  private func pollNext() -> Bool {
+  /// False when no path has anything. Arming takes two system calls: it comes after the answers.
+  private func pollNext(mayArm: Bool) -> Bool {
     while let path = readyPaths.last {
       var count = 0
       do { count = unsafe try path.completions.poll(into: batch) } catch {
@@ -375,7 +377,10 @@ extension VerbsTransport {
         readyPaths.removeLast()
         continue
       }
+      guard mayArm else { return false }
       // What came before it was armed makes nothing readable: look once more.
+      if path.isSignalled { path.completions.disarm() }
+      path.isSignalled = false
       try? path.completions.arm()
       path.isArmed = true
     }
@@ -464,7 +469,7 @@ extension VerbsTransport {
     if readiness[0] != 0 { isChannelReady = true }
     if readiness[1] != 0 { events.clear() }
     for (index, path) in waitedPaths.enumerated() where readiness[index + 2] != 0 {
-      path.completions.disarm()
+      path.isSignalled = true
       path.isArmed = false
       path.isReady = true
       readyPaths.append(path)

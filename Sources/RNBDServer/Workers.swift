@@ -37,7 +37,7 @@ import WireFormat
     self.chunk = chunk
   }
 
-  fileprivate func execute() {
+  func execute() {
     switch work {
     case .none: break
     case .io(let operation, let device, let range, let isFUA):

@@ -94,7 +94,7 @@ final class PlayedTransport: ServerTransport {
         connection: connection, response: response,
         data: memory.get(offset, Int(answer.destination?.length ?? 0))))
   }
-  func next() -> TransportEvent? { events.isEmpty ? nil : events.removeFirst() }
+  func next(isLast: Bool) -> TransportEvent? { events.isEmpty ? nil : events.removeFirst() }
   func wait(milliseconds: Int32) { pause(milliseconds: 1) }
 }
 
