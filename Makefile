@@ -5,6 +5,7 @@
 # make test       everything that a change must pass
 # make test-faults  faults of every kind, long ones too, and what they cost
 # make test-rdma  RNBD beside Linux's own, in guests with soft-RoCE; logs stay in out/logs/rdma
+# make bench-rdma rootlinkd beside Linux's rnbd-server
 # make bench-boot ours beside Debian's nbd-client hook
 # make bench-ublk a ublk device beside the kernel's nbd driver
 # make install    DESTDIR= PREFIX=; with RDMA=1 the client of `make rdma`
@@ -91,11 +92,15 @@ demo: deps all
 bench-boot: deps all
 	Benchmarks/boot/bench-boot.sh
 
+bench-rdma: deps all
+	Benchmarks/rdma/bench-rdma.sh
+
 bench-ublk: deps all
 	Benchmarks/ublk/bench-ublk.sh
 
 clean:
 	rm -rf out .build .build-embedded .build-embedded-rdma .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all rdma demo test-faults test-rdma bench-boot bench-ublk deps install install-hooks lint test clean FORCE
+.PHONY: all rdma demo test-faults test-rdma bench-boot bench-rdma bench-ublk deps install install-hooks lint test \
+  clean FORCE
 FORCE:
