@@ -83,6 +83,7 @@ struct Planner {
       plan.attachTimeoutSeconds = try attachTimeoutSeconds()
     }
     for wish in wishes { plan.targets.append(wish.target) }
+    Self.nameSessionsApart(&plan.targets)
     for wish in fallback { plan.fallbackTargets.append(wish.target) }
     plan.root = plannedRoot(on: wishes.first)
     if let first = fallback.first { plan.fallbackRoot = plannedRoot(on: first) }
@@ -212,6 +213,16 @@ struct Planner {
         try builder.nbd(request, parameter: parameter.name, origin: parameter.name + "="))
     }
     return wishes
+  }
+
+  /// Each device has a session of its own, and a server takes a name once.
+  private static func nameSessionsApart(_ targets: inout [AttachmentTarget]) {
+    for index in targets.indices {
+      guard let session = targets[index].session else { continue }
+      for earlier in targets[..<index] where earlier.session == session {
+        targets[index].session = session + ByteString("_\(index)")
+      }
+    }
   }
 
   private mutating func numbered(

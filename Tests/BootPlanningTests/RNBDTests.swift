@@ -26,6 +26,12 @@ struct RNBDTests {
       "B02c", "ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=sda rootlink.policy=best",
       "error at 1: round-robin, min-inflight or min-latency"),
     Row(
+      "B02d",
+      "ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=a"
+        + " ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=b",
+      "10.0.0.1 1234 session s device a ublkb0 + 10.0.0.1 1234 session s_1 device b ublkb1"
+        + "; root /dev/ublkb0"),
+    Row(
       "B03", "ibnbd-root=sessname=s,path=ip:10.0.0.66@ip:10.0.1.66,device_path=sda",
       "10.0.0.66>10.0.1.66 1234 session s device sda ublkb0; root /dev/ublkb0"),
     Row(
