@@ -122,11 +122,10 @@
 
   /// What shows RDMA devices to programs, where it is a module that was not loaded.
   func loadRDMAModules() {
-    guard fileExists("/sbin/modprobe") else { return }
     for (module, sign) in [
       ("rdma_ucm", "/sys/class/misc/rdma_cm"), ("ib_uverbs", "/sys/class/infiniband_verbs"),
     ] as [(ByteString, ByteString)] where !fileExists(sign) {
-      do { _ = try runProgram(["/sbin/modprobe", module]) } catch {}  // Seen by its absence.
+      loadModule(module)
     }
   }
 

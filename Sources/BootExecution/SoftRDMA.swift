@@ -20,11 +20,7 @@
     /// It is there then, made now or before.
     func make() throws(GenericNetlinkError) {
       // The kernel asks for the module itself, where it can.
-      if fileExists("/sbin/modprobe") {
-        do {
-          _ = try runProgram(["/sbin/modprobe", kind == .rxe ? "rdma_rxe" : "siw"])
-        } catch {}  // Seen by the kernel's answer.
-      }
+      loadModule(kind == .rxe ? "rdma_rxe" : "siw")
       var socket = try Self.openSocket()
       let request = RDMALinkRequest(name: name, kind: kindName, interface: interface)
       do throws(GenericNetlinkError) {

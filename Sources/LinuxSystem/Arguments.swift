@@ -52,3 +52,10 @@ public func ignoreBrokenPipes() { clinux_ignore_signal(13) }  // SIGPIPE on ever
 public func exitProcess(_ status: CInt) -> Never {
   clinux_exit_now(status)
 }
+
+/// Has a module of the kernel loaded, where there is who can do it. Whether it is there then is seen by
+/// what it brings.
+public func loadModule(_ name: ByteString) {
+  guard fileExists("/sbin/modprobe") else { return }
+  do { _ = try runProgram(["/sbin/modprobe", "-q", name]) } catch {}
+}

@@ -76,8 +76,7 @@ extension NBDDevice {
   }
 
   static func loadModule() {
-    guard !moduleIsLoaded, fileExists("/sbin/modprobe") else { return }
-    do { _ = try runProgram(["/sbin/modprobe", "nbd"]) } catch {}  // Seen by its absence.
+    if !moduleIsLoaded { LinuxSystem.loadModule("nbd") }
   }
 
   func checkUnused() throws(AttachError) {

@@ -22,7 +22,7 @@ public struct UblkControl: ~Copyable {
 
   /// Loads the module where it is missing.
   public init() throws(UblkError) {
-    if !Self.moduleIsLoaded { Self.loadModule() }
+    if !Self.moduleIsLoaded { loadModule("ublk_drv") }
     guard Self.moduleIsLoaded else { throw .driverMissing }
     do {
       try ensureDeviceNode(
@@ -37,14 +37,9 @@ public struct UblkControl: ~Copyable {
 
   public static var moduleIsLoaded: Bool { fileExists("/sys/class/misc/ublk-control") }
 
-  static func loadModule() {
-    guard fileExists("/sbin/modprobe") else { return }
-    do { _ = try runProgram(["/sbin/modprobe", "ublk_drv"]) } catch {}  // Seen by its absence.
-  }
-
   /// Whether this kernel has the driver, after its module was asked for.
   public static var isAvailable: Bool {
-    if !moduleIsLoaded { loadModule() }
+    if !moduleIsLoaded { loadModule("ublk_drv") }
     return moduleIsLoaded
   }
 

@@ -34,7 +34,7 @@ struct CommandTests {
     (["attach", "nbds://127.0.0.1/x", "--once"], 1, "asks for TLS"),
     (
       ["attach", "--once", "--cmdline", "ibnbd-root=path=ip:127.0.0.1,device_path=sda"], 1,
-      "asks for RDMA"
+      "no RDMA device"
     ),
     (["attach", "nbd://127.0.0.1:1/x", "--once"], 1, "refuses the connection"),
     (["attach", "nbd+unix:///x?socket=/nonexistent", "--once"], 1, "no such file"),
