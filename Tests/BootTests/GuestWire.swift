@@ -15,6 +15,8 @@ final class GuestWire: Sendable {
   private final class Port: Sendable {
     let socket: Int32
     private let cut = Atomic(false)
+    /// Frames of the card that went nowhere because it was cut off.
+    let lostCount = Atomic(0)
     /// Frames are written whole, one after the other.
     private let writing = Mutex(true)
 
@@ -95,6 +97,11 @@ final class GuestWire: Sendable {
     }
   }
 
+  /// Frames that a card has sent while it was cut off.
+  func lostFrameCount(ofCard card: UInt16) -> Int {
+    ports.withLock { $0[card]?.lostCount.load(ordering: .relaxed) ?? 0 }
+  }
+
   private func listen(on path: String) throws -> Int32 {
     unsafe unlink(path)
     let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
@@ -149,7 +156,11 @@ final class GuestWire: Sendable {
     let destination = unsafe UInt16(frame[8]) << 8 | UInt16(frame[9])
     let isOurs = unsafe frame[4] == 0x52 && frame[5] == 0x54
     let receivers: [Port] = ports.withLock { ports in
-      guard ports[number]?.isCut == false else { return [] }
+      guard let port = ports[number] else { return [] }
+      if port.isCut {
+        port.lostCount.add(1, ordering: .relaxed)
+        return []
+      }
       if isOurs, let port = ports[destination] { return [port] }
       return ports.filter { $0.key != number && $0.key >> 8 == number >> 8 }.map(\.value)
     }

@@ -151,6 +151,8 @@ final class RDMAGuest: Sendable {
     return Order(number: counter.value, command: command)
   }
 
+  func hasEnded(_ order: Order) -> Bool { console.contains("@end \(order.number) ") }
+
   func finish(_ order: Order, seconds: Double = 120) throws -> Step {
     let end = "@end \(order.number) "
     let line: String
