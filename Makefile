@@ -4,6 +4,7 @@
 # make demo       a diskless Debian boots from rootlinkd in QEMU
 # make test       everything that a change must pass
 # make test-faults  faults of every kind, long ones too, and what they cost
+# make test-boots  a Debian boots in every way, those too that make test leaves out
 # make test-rdma  RNBD beside Linux's own, in guests with soft-RoCE; logs stay in out/logs/rdma
 # make bench-rdma rootlinkd beside Linux's rnbd-server
 # make bench-boot ours beside Debian's nbd-client hook
@@ -76,20 +77,23 @@ tests: FORCE
 # Builds side by side: most of each runs on one processor.
 test: deps lint
 	$(MAKE) -j$$(nproc) --output-sync=target all rdma tests
-	Tests/run.sh $(SWIFTFLAGS)
+	Tests/run.sh
 
 # Takes about an hour. The table is printed at the end, and stays in out/faults.txt.
-test-faults: deps all
+test-faults: deps all tests
 	rm -f out/faults.txt
-	ROOTLINK_FAULTS=all Tests/run.sh $(SWIFTFLAGS) --no-parallel \
-	  --filter 'FaultTests|LifeTests|SwapTests|SilenceTests|KeeperMemoryTests'
+	ROOTLINK_LONG=1 Tests/run.sh --no-parallel \
+	  --filter 'BootTests.(FaultTests|LifeTests|DebianLifeTests|SwapTests|SilenceTests|KeeperMemoryTests)'
 	cat out/faults.txt
 
+# Takes about ten minutes.
+test-boots: deps all tests
+	ROOTLINK_LONG=1 Tests/run.sh --filter 'DisklessBootTests|NetworkManagerPeaceTests|FailingBootTests'
+
 # Takes about half an hour.
-test-rdma: deps all rdma
+test-rdma: deps all rdma tests
 	rm -rf out/logs/rdma
-	ROOTLINK_REQUIRE_ALL=1 ROOTLINK_RDMA=all $(SWIFT) test $(SWIFTFLAGS) --no-parallel \
-	  --filter 'RDMA|RNBD|RTRS'
+	ROOTLINK_RDMA=all Tests/run.sh --no-parallel --filter 'RDMA|RNBD|RTRS'
 
 demo: deps all
 	Tests/BootTests/lab/demo.sh
@@ -106,6 +110,6 @@ bench-ublk: deps all
 clean:
 	rm -rf out .build .build-embedded .build-embedded-rdma .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all rdma tests demo test-faults test-rdma bench-boot bench-rdma bench-ublk deps install install-hooks lint test \
+.PHONY: all rdma tests demo test-faults test-boots test-rdma bench-boot bench-rdma bench-ublk deps install install-hooks lint test \
   clean FORCE
 FORCE:

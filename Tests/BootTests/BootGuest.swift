@@ -22,6 +22,8 @@ struct BootGuest: Sendable {
     case both
   }
   enum Disk: String, Sendable { case plain, partitioned }
+  /// Of the file system in the partition. Source: Tests/BootTests/lab/make-image.sh.
+  static let partitionUUID = "6b1d3c5e-8f0a-4c2d-9e7b-1a2b3c4d5e6f"
 
   /// Names the logs; one test, one name.
   let name: String
@@ -97,12 +99,19 @@ struct BootGuest: Sendable {
       name: name, nonce: nonce, console: qemu.text, status: status,
       servers: servers.map { $0.text }, marker: await marker(in: copy, layout: disk),
       fileSystemIsClean: await fileSystemIsClean(in: copy, layout: disk))
-    print("boot \(name): \(ContinuousClock().now - started)")
+    print("boot \(name): \((ContinuousClock().now - started).components.seconds) s")
     return outcome
   }
 
   private func device(_ image: URL, _ layout: Disk) -> String {
     layout == .plain ? image.path : "\(image.path)?offset=1048576"
+  }
+
+  /// Has debugfs(8) change the file system of an image before the guest starts.
+  func change(_ image: URL, _ requests: [String]) async throws {
+    for request in requests {
+      _ = try await HostProcess.run(["debugfs", "-w", "-R", request, device(image, disk)])
+    }
   }
 
   private func marker(in image: URL, layout: Disk) async -> String {
@@ -190,6 +199,13 @@ struct BootOutcome: Sendable {
         "\(name): the console does not say '\(sentence)'\n\(report)", sourceLocation: sourceLocation
       )
     }
+  }
+
+  /// The keeper has lived through the switch of the root, beside systemd itself and outside of every
+  /// unit.
+  func expectKeeper(sourceLocation: SourceLocation = #_sourceLocation) {
+    expectConsole(
+      contains: "boot-check: keeper: @ -1000 0::/init.scope\n", sourceLocation: sourceLocation)
   }
 
   private var report: String {

@@ -35,13 +35,15 @@ struct DebianLifeTests {
   }
 
   /// What an administrator installs who wants `systemctl start rootlink-keep@DEVICE`.
-  private static func installClient(on disk: URL) async throws {
+  private static func installClient(_ guest: BootGuest, on disk: URL) async throws {
     let unit = BootLab.repository.appending(path: "systemd/rootlink-keep@.service")
-    for request in [
-      "write \(BootLab.client.path) /usr/sbin/rootlink",
-      "set_inode_field /usr/sbin/rootlink mode 0100755",
-      "write \(unit.path) /etc/systemd/system/rootlink-keep@.service",
-    ] { _ = try await HostProcess.run(["debugfs", "-w", "-R", request, disk.path]) }
+    try await guest.change(
+      disk,
+      [
+        "write \(BootLab.client.path) /usr/sbin/rootlink",
+        "set_inode_field /usr/sbin/rootlink mode 0100755",
+        "write \(unit.path) /etc/systemd/system/rootlink-keep@.service",
+      ])
   }
 
   static let restarted: [BootGuest] = [
@@ -56,12 +58,12 @@ struct DebianLifeTests {
 
   @Test(
     "while its server is killed in the middle of its writes, and its keeper, and the server again",
-    arguments: FaultScope.cases(restarted, short: 1))
+    arguments: RunScope.cases(restarted, short: 1))
   func restarts(guest: BootGuest) async throws {
     let servers = Started()
     let outcome = try await guest.boot(
       prepare: { network, disk in
-        try await Self.installClient(on: disk)
+        try await Self.installClient(guest, on: disk)
         await servers.add(try await network.serve(disk))
         return await servers.all
       },
@@ -85,8 +87,9 @@ struct DebianLifeTests {
 
   static let unmounted: [BootGuest] = [
     BootGuest(
-      name: "life-dracut-nbd", generator: .dracut, parameters: "root=nbd:10.0.2.2:root",
-      check: "bootcheck.restore"),
+      name: "life-dracut-nbd", kernel: .linux612, generator: .dracut, disk: .partitioned,
+      parameters: "netroot=nbd:10.0.2.2:root root=UUID=\(BootGuest.partitionUUID)",
+      check: "bootcheck.root=/dev/nbd0p1 bootcheck.restore"),
     BootGuest(
       name: "life-dracut-ublk", kernel: .linux612, generator: .dracut,
       parameters: "root=nbd:10.0.2.2:root rootlink.driver=ublk",
@@ -95,7 +98,7 @@ struct DebianLifeTests {
 
   @Test(
     "and dracut's shutdown stage unmounts it, detaches it, and says goodbye to the server",
-    arguments: FaultScope.cases(unmounted, short: 1))
+    arguments: RunScope.cases(unmounted, short: 1))
   func detaches(guest: BootGuest) async throws {
     let outcome = try await guest.boot { network, disk in
       try await Self.putBack(guest, on: disk)
@@ -113,9 +116,7 @@ struct DebianLifeTests {
       "make-initramfs.sh", "--kernel", guest.kernel.rawValue, "--generator",
       guest.generator.rawValue, "--hook", guest.hook.rawValue)
     let tree = try await BootLab.results.path("unpack-initramfs.sh", image)
-    for request in ["rm /boot/initramfs.tar", "write \(tree) /boot/initramfs.tar"] {
-      _ = try await HostProcess.run(["debugfs", "-w", "-R", request, disk.path])
-    }
+    try await guest.change(disk, ["rm /boot/initramfs.tar", "write \(tree) /boot/initramfs.tar"])
   }
 
   static let abandoned: [BootGuest] = [
@@ -138,7 +139,7 @@ struct DebianLifeTests {
 
   @Test(
     "and powers off within the bound when its server is gone",
-    arguments: FaultScope.cases(abandoned, short: 0))
+    arguments: RunScope.cases(abandoned, short: 0))
   func powersOffAlone(guest: BootGuest) async throws {
     var guest = guest
     guest.replaysJournal = true

@@ -3,7 +3,7 @@
 // nothing, but that it takes longer. Every boot ends with no I/O error, no mismatch, every
 // connection there again, and a file system that e2fsck finds clean.
 //
-// In every run short outages; with ROOTLINK_FAULTS=all, as `make test-faults` sets it, long ones and
+// In every run short outages; with ROOTLINK_LONG=1, as `make test-faults` sets it, long ones and
 // a soak of random ones as well.
 
 import Foundation
@@ -52,10 +52,10 @@ struct FaultTests {
 
   @Test(
     "goes on where it was, whatever happened to the server meanwhile",
-    arguments: FaultScope.cases(setups, short: 2))
+    arguments: RunScope.cases(setups, short: 2))
   func goesOn(setup: Setup) throws {
     var faults: [String]
-    if FaultScope.isWhole {
+    if RunScope.isWhole {
       faults = [
         "fault_kill 0", "fault_kill 3", "fault_kill 40", "fault_drain", "fault_stop 20",
         "fault_drop 20", "fault_reset", "fault_other", "fault_keeper", "fault_kill 0",
@@ -69,14 +69,14 @@ struct FaultTests {
     }
     // One connection has one way to go.
     if setup.connections > 1 {
-      faults.append(FaultScope.isWhole ? "fault_path 20" : "fault_path 3")
+      faults.append(RunScope.isWhole ? "fault_path 20" : "fault_path 3")
     }
     try suffer(faults, setup, title: setup.testDescription)
   }
 
   @Test(
     "goes on through thirty faults in random order",
-    .enabled(if: FaultScope.isWhole, "\(FaultScope.reason)"), arguments: setups.prefix(4))
+    .enabled(if: RunScope.isWhole, "\(RunScope.reason)"), arguments: setups.prefix(4))
   func soak(setup: Setup) throws {
     let seed = UInt64.random(in: 0..<1 << 32)
     print("soak of \(setup.testDescription): seed \(seed)")
@@ -128,7 +128,7 @@ struct FaultTests {
       result detach rootlink detach $disk
       until [ -z "$(keeper)" ]; do sleep 0.1; done
       dmesg | grep -iE "I/O error|EXT4-fs error|Aborting journal" || echo "no I/O error"
-      """, kernel: setup.kernel, seconds: FaultScope.isWhole ? 900 : 400, programs: ["fio", "nft"],
+      """, kernel: setup.kernel, seconds: RunScope.isWhole ? 900 : 400, programs: ["fio", "nft"],
       faults: faults.flatMap(Self.orders)
     ) { try server.suffer($0) }
     expectGuards(
@@ -161,7 +161,7 @@ struct FaultTests {
 
   @Test(
     "loses one of two paths and has it back; changes to a replica when its server stays away",
-    arguments: FaultScope.cases([Driver.nbd, .ublk], short: 1))
+    arguments: RunScope.cases([Driver.nbd, .ublk], short: 1))
   func paths(driver: Driver) throws {
     let image = try fileSystemImage("export.img")
     // Two programs over one file stand for mirrored servers; the first has two ways to it.
@@ -215,7 +215,7 @@ struct FaultTests {
 
   @Test(
     "works on while its keeper is dead, and is taken up by another one, or by one after that",
-    .enabled(if: FaultScope.isWhole, "\(FaultScope.reason)"))
+    .enabled(if: RunScope.isWhole, "\(RunScope.reason)"))
   func keeperKilled() throws {
     let image = try fileSystemImage("export.img")
     let server = try FaultyServer(image, in: directory)

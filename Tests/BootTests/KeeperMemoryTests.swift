@@ -37,7 +37,7 @@ struct KeeperMemoryTests {
 
   @Test(
     "is locked, does without page faults, and lies on no disk, through a reconnection",
-    arguments: FaultScope.cases(["nbd", "ublk"], short: 1))
+    arguments: RunScope.cases(["nbd", "ublk"], short: 1))
   func memory(driver: String) throws {
     let image = try sparseFile("export.img", mebibytes: 64, in: directory)
     let made = try run("mkfs.ext4", ["-q", "-F", image])

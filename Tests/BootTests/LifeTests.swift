@@ -46,7 +46,7 @@ struct LifeTests {
 
   @Test(
     "outlives every signal but one, systemd's SIGSTOP, and killall5",
-    arguments: FaultScope.cases(setups, short: 1))
+    arguments: RunScope.cases(setups, short: 1))
   func signals(setup: Setup) throws {
     let image = try fileSystemImage("export.img")
     let server = try FaultyServer(image, in: directory)
@@ -94,7 +94,7 @@ struct LifeTests {
 
   @Test(
     "waits 30 s when the system goes down without its server, then lets every request fail",
-    arguments: FaultScope.cases(setups, short: 1))
+    arguments: RunScope.cases(setups, short: 1))
   func goesDown(setup: Setup) throws {
     let image = try fileSystemImage("export.img")
     let server = try FaultyServer(image, in: directory)
@@ -134,7 +134,7 @@ struct LifeTests {
 
   @Test(
     "ends the machine when it has not ended 90 s after that, as systemd was asked to",
-    .enabled(if: FaultScope.isWhole, "\(FaultScope.reason)"), arguments: setups)
+    .enabled(if: RunScope.isWhole, "\(RunScope.reason)"), arguments: setups)
   func endsTheMachine(setup: Setup) throws {
     let image = try fileSystemImage("export.img")
     let server = try FaultyServer(image, in: directory)

@@ -7,23 +7,43 @@ import Testing
 
 @Suite("The address under the root stays", .enabled(if: BootLab.isEnabled, "\(BootLab.reason)"))
 struct NetworkManagerPeaceTests {
-  static let managers: [(name: String, unit: String)] = [
-    ("networkd", "systemd-networkd.service"),
-    ("networkmanager", "NetworkManager.service"),
-    ("ifupdown", "networking.service"),
+  struct Manager: Sendable {
+    let name: String
+    let unit: String
+    var kernel = BootGuest.Kernel.linux61
+    var disk = BootGuest.Disk.plain
+    let parameters: String
+  }
+
+  static let managers: [Manager] = [
+    Manager(
+      name: "networkd", unit: "systemd-networkd.service", kernel: .linux612, disk: .partitioned,
+      parameters: "nbdroot=192.0.2.1:10809/root root=/dev/nbd0p1"),
+    Manager(
+      name: "networkmanager", unit: "NetworkManager.service", parameters: "nbdroot=192.0.2.1/root"),
+    // The server is the one of the lease.
+    Manager(
+      name: "ifupdown", unit: "networking.service", disk: .partitioned,
+      parameters: "nbdroot=:root root=UUID=\(BootGuest.partitionUUID)"),
   ]
 
   @Test("when the system starts its network manager", arguments: managers)
-  func keepsItsAddress(name: String, unit: String) async throws {
+  func keepsItsAddress(manager: Manager) async throws {
+    let unit = manager.unit
+    let root = manager.disk == .plain ? "/dev/nbd0" : "/dev/nbd0p1"
     let guest = BootGuest(
-      name: "peace-\(name)", parameters: "nbdroot=192.0.2.1/root net.ifnames=0",
-      check: "systemd.wants=\(unit) bootcheck.unit=\(unit) bootcheck.settle=10", tap: true)
+      name: "peace-\(manager.name)", kernel: manager.kernel, disk: manager.disk,
+      parameters: "\(manager.parameters) net.ifnames=0",
+      check:
+        "systemd.wants=\(unit) bootcheck.unit=\(unit) bootcheck.settle=10 bootcheck.root=\(root)",
+      tap: true)
     let outcome = try await guest.boot { network, disk in
-      if name == "ifupdown" { try await Self.configureIfupdown(disk) }
+      if manager.name == "ifupdown" { try await Self.configureIfupdown(guest, disk) }
       return [try await network.startTapWithDHCP(), try await network.serve(disk)]
     }
     outcome.expectCleanBoot()
     outcome.expectConsole(contains: "boot-check: active: \(unit)")
+    outcome.expectKeeper()
     let addresses =
       outcome.console.split(separator: "\n")
       .last { $0.contains("boot-check: addresses: ") } ?? ""
@@ -33,14 +53,13 @@ struct NetworkManagerPeaceTests {
   }
 
   /// `auto eth0`, DHCP, as the Debian installer writes it.
-  private static func configureIfupdown(_ disk: URL) async throws {
+  private static func configureIfupdown(_ guest: BootGuest, _ disk: URL) async throws {
     let text = disk.appendingPathExtension("interfaces")
     try Data(
       "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n".utf8
     ).write(to: text)
     defer { try? FileManager.default.removeItem(at: text) }
-    for request in ["rm /etc/network/interfaces", "write \(text.path) /etc/network/interfaces"] {
-      _ = try await HostProcess.run(["debugfs", "-w", "-R", request, disk.path])
-    }
+    try await guest.change(
+      disk, ["rm /etc/network/interfaces", "write \(text.path) /etc/network/interfaces"])
   }
 }

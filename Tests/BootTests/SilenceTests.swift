@@ -45,7 +45,7 @@ struct SilenceTests {
 
   @Test(
     "is left for another server that answers; it never wakes up",
-    arguments: FaultScope.cases(TinyGuest.Kernel.allCases, short: 1))
+    arguments: RunScope.cases(TinyGuest.Kernel.allCases, short: 1))
   // One that wakes up in the middle of a write over a shared disk ends that write: rootlink(8).
   func otherServer(kernel: TinyGuest.Kernel) throws {
     let image = try fileSystemImage()
@@ -75,7 +75,7 @@ struct SilenceTests {
 
   @Test(
     "waits for it when nobody else answers, and goes on where it was",
-    .enabled(if: FaultScope.isWhole, "\(FaultScope.reason)"))
+    .enabled(if: RunScope.isWhole, "\(RunScope.reason)"))
   func nobodyElse() throws {
     let image = try fileSystemImage()
     let server = try FaultyServer(image, in: directory)

@@ -33,7 +33,7 @@ struct SwapTests {
 
   @Test(
     "gives back what was swapped out, with the server killed in the middle",
-    arguments: FaultScope.cases(setups.reversed(), short: 1))
+    arguments: RunScope.cases(setups.reversed(), short: 1))
   func pressure(setup: Setup) throws {
     let image = try sparseFile("export.img", mebibytes: 1024, in: directory)
     let server = try FaultyServer(image, in: directory)
