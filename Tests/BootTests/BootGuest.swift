@@ -3,6 +3,7 @@
 // Booted until QEMU ends by itself; what happened is read from the console and from the disk.
 
 import Foundation
+import TestSupport
 import Testing
 
 struct BootGuest: Sendable {
@@ -69,11 +70,12 @@ struct BootGuest: Sendable {
     let kernelTree = try await lab.path("fetch-kernels.sh", kernel.rawValue)
       .split(separator: " ").map(String.init)
     let image = try await lab.path("make-image.sh", disk.rawValue)
-    let copy = BootLab.logs.appending(path: "\(name).img")
+    let disks = try TemporaryDirectory(inMemory: true)
+    let copy = URL(fileURLWithPath: disks.path("\(name).img"))
     _ = try await HostProcess.run(["mkdir", "-p", BootLab.logs.path])
     _ = try await HostProcess.run(
       ["cp", "--reflink=auto", "--sparse=always", image, copy.path], withinSeconds: 60)
-    defer { try? FileManager.default.removeItem(at: copy) }
+    defer { withExtendedLifetime(disks) {} }
 
     let network = try await GuestNetwork(named: name)
     var servers = try await prepare(network, copy)

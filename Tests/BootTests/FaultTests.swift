@@ -36,7 +36,7 @@ struct FaultTests {
   ]
 
   let directory: TemporaryDirectory
-  init() throws { directory = try TemporaryDirectory() }
+  init() throws { directory = try TemporaryDirectory(inMemory: true) }
 
   /// What a fault of the guest has the host do, in order. Source: Tests/BootTests/tiny/faults.
   static func orders(of fault: String) -> [String] {
@@ -99,7 +99,7 @@ struct FaultTests {
   /// Boots, attaches, loads, has it suffer `faults`, and checks what must be so at the end.
   private func suffer(_ faults: [String], _ setup: Setup, title: String) throws {
     let image = try partitionedImage(in: directory)
-    let elsewhere = try TemporaryDirectory()
+    let elsewhere = try TemporaryDirectory(inMemory: true)
     let other = try partitionedImage(in: elsewhere)
     let server = try FaultyServer(
       image, other: other, ways: setup.connections > 1 ? 2 : 1, in: directory)

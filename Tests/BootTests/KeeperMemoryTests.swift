@@ -11,7 +11,7 @@ import Testing
   .enabled(if: TinyGuest.isEnabled, "the tiny guest lacks \(TinyGuest.missing ?? "nothing")"))
 struct KeeperMemoryTests {
   let directory: TemporaryDirectory
-  init() throws { directory = try TemporaryDirectory() }
+  init() throws { directory = try TemporaryDirectory(inMemory: true) }
 
   /// `faults PID`: its page faults, small and large. `maps PID`: how much of each mapping is mapped,
   /// resident and locked, in kB.

@@ -27,7 +27,7 @@ struct LifeTests {
   ]
 
   let directory: TemporaryDirectory
-  init() throws { directory = try TemporaryDirectory() }
+  init() throws { directory = try TemporaryDirectory(inMemory: true) }
 
   /// Shell functions of the scenarios: what is done to the process behind the device.
   private func functions(_ setup: Setup, _ server: FaultyServer) -> String {

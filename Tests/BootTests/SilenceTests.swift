@@ -11,7 +11,7 @@ import Testing
   .enabled(if: TinyGuest.isEnabled, "the tiny guest lacks \(TinyGuest.missing ?? "nothing")"))
 struct SilenceTests {
   let directory: TemporaryDirectory
-  init() throws { directory = try TemporaryDirectory() }
+  init() throws { directory = try TemporaryDirectory(inMemory: true) }
 
   /// `quiet DIRECTORY` is a load of little: the server's machine has room for all of it, so that
   /// nothing but the answers is missing. `now` is in 1/100 s.

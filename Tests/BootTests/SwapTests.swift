@@ -29,7 +29,7 @@ struct SwapTests {
   ]
 
   let directory: TemporaryDirectory
-  init() throws { directory = try TemporaryDirectory() }
+  init() throws { directory = try TemporaryDirectory(inMemory: true) }
 
   @Test(
     "gives back what was swapped out, with the server killed in the middle",

@@ -11,7 +11,7 @@ import Testing
   .enabled(if: TinyGuest.isEnabled, "the tiny guest lacks \(TinyGuest.missing ?? "nothing")"))
 struct TinyGuestTests {
   let directory: TemporaryDirectory
-  init() throws { directory = try TemporaryDirectory() }
+  init() throws { directory = try TemporaryDirectory(inMemory: true) }
 
   /// Every step must have ended with 0, but those named with another status.
   func expect(

@@ -13,7 +13,7 @@ import Testing
   .enabled(if: TinyGuest.isEnabled, "the tiny guest lacks \(TinyGuest.missing ?? "nothing")"))
 struct UblkGuestTests {
   let directory: TemporaryDirectory
-  init() throws { directory = try TemporaryDirectory() }
+  init() throws { directory = try TemporaryDirectory(inMemory: true) }
 
   /// Shell functions of the scenarios. `busy SECONDS` writes, syncs, drops the caches, reads
   /// and compares until the time is up; it prints how long the longest round took, in 1/100 s.

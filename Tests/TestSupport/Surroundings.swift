@@ -37,8 +37,12 @@ public func builtProgram(_ name: String) throws -> String {
 public final class TemporaryDirectory: Sendable {
   public let path: String
 
-  public init() throws {
-    path = "/tmp/rootlink-test-" + String(UInt64.random(in: .min ... .max), radix: 36)
+  /// `inMemory`: for disks that a server makes durable again and again. What else is written to the
+  /// machine's disk meanwhile would hold the server up for as long as a dead one is waited for.
+  public init(inMemory: Bool = false) throws {
+    let base =
+      inMemory && FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : "/tmp"
+    path = "\(base)/rootlink-test-" + String(UInt64.random(in: .min ... .max), radix: 36)
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
   }
 
