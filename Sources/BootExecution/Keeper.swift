@@ -28,6 +28,9 @@ enum KeeperTimes {
   /// A copy on another server is asked for when the server stays away so long.
   static let otherSiteMilliseconds: UInt64 = 5000
   static let netlinkMilliseconds: UInt64 = 5000
+  /// How soon a socket is offered again that was dropped because the connection which the kernel
+  /// had called dead did not count as dead yet.
+  static let offerMilliseconds: UInt64 = 10
   /// How long the kernel may take to notice that a connection is dead whose end we have seen.
   static let noticeMilliseconds: UInt64 = 2000
   /// When one connection of a way is lost, others that have sent their data again so often without
@@ -60,7 +63,7 @@ final class KeeperSlot {
   var path: Int
   let homePath: Int
   let attempt: Reconnection
-  /// The kernel may have dropped the socket, for it had not called any dead.
+  /// The kernel has dropped the socket, as far as can be told, for none was dead.
   var isUncertain = false
   /// poll(2) events for which the attempt waits.
   var awaited: CShort = 0
@@ -91,6 +94,7 @@ final class KeeperSlot {
   var refusal: PreparedReconfiguration
   var refused = RefusedRequests()
   var shutdown: ShutdownWatch
+  let witness: HandOverWitness
   var sequence: UInt32 = 1
 
   let pollSet: UnsafeMutableBufferPointer<pollfd>
@@ -131,6 +135,7 @@ final class KeeperSlot {
     handOver = prepared(takesSocket: true, deadTimeSeconds: plan.kernelDeadTimeSeconds)
     settle = prepared(takesSocket: false, deadTimeSeconds: plan.kernelDeadTimeSeconds)
     refusal = prepared(takesSocket: true, deadTimeSeconds: 0)
+    witness = HandOverWitness(descriptor: descriptors.kernelLog, device: deviceName)
     shutdown = ShutdownWatch(
       descriptors.signs, patience: ShutdownPatience(absenceSeconds: plan.shutdownTimeSeconds),
       device: ByteString(deviceName),
@@ -190,7 +195,13 @@ final class KeeperSlot {
         entry.fd = slot.attempt.descriptor
         entry.events = slot.awaited
         next = min(next, slot.attempt.deadline.time)
-      case .offering(let end): next = min(next, end)
+      case .offering(let end):
+        next = min(next, end)
+        // It was dropped, and will not be for long.
+        if deadCount > 0 {
+          next = min(
+            next, MonotonicTime.now.advanced(byMilliseconds: KeeperTimes.offerMilliseconds))
+        }
       }
       unsafe pollSet[index + 2] = entry
     }

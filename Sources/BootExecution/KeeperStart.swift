@@ -34,6 +34,8 @@ enum KeeperError: Error, Equatable, Sendable {
 struct KeeperDescriptors {
   var log: CInt
   var isKernelLog: Bool
+  /// The kernel's log for reading, or -1.
+  var kernelLog: CInt = -1
   /// Listens for questions of `rootlink status`.
   var control: CInt
   /// Joined to the group of the nbd family.
@@ -46,7 +48,7 @@ struct KeeperDescriptors {
   var signs = ShutdownSigns()
 
   var all: [CInt] {
-    [log, control, events, kernel, statistics].filter { $0 >= 0 } + signs.descriptors
+    [log, kernelLog, control, events, kernel, statistics].filter { $0 >= 0 } + signs.descriptors
   }
   func close() { for number in all { _ = clinux_close(number) } }
 }
@@ -127,6 +129,9 @@ enum KeeperProcess {
     var descriptors = KeeperDescriptors(
       log: log, isKernelLog: isKernelLog, control: -1, events: -1, kernel: -1,
       statistics: -1, family: 0)
+    if let file = try? FileDescriptor.open("/dev/kmsg", [.readOnly, .nonBlocking]) {
+      descriptors.kernelLog = file.release()
+    }
     if let file = try? FileDescriptor.open(device.statisticsPath) {
       descriptors.statistics = file.release()
     }

@@ -185,10 +185,17 @@ extension Keeper {
     sequence &+= 1
     handOver.set(sequence: sequence, socket: slot.descriptor)
     beginWatch(LiveConnection(descriptor: slot.descriptor, path: slot.path))
+    witness.begin()
     let error = ask(handOver.bytes)
     if error == SystemError.invalidArgument.errno { return detached() }
     guard error == 0 else { return fail(index, .system(SystemError(errno: error))) }
-    slot.isUncertain = deadCount == 0
+    switch unsafe witness.verdict(datagram) {
+    case .taken: slot.isUncertain = false
+    case .dropped:
+      guard isLate else { return }  // Offered again soon.
+      slot.isUncertain = true
+    case .unknown: slot.isUncertain = deadCount == 0
+    }
     if deadCount > 0 { deadCount -= 1 }
     if slot.isUncertain, isAdopting {
       // Another one lives in this place, which nothing of ours could end.

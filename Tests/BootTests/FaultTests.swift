@@ -96,6 +96,16 @@ struct FaultTests {
     try suffer(faults, setup, title: "soak with seed \(seed): \(setup.testDescription)")
   }
 
+  @Test(
+    "has every connection again though its keepers are killed one after the other",
+    .enabled(if: RunScope.isWhole, "\(RunScope.reason)"))
+  func keepersKilled() throws {
+    let setup = Setup(driver: .nbd, kernel: .backports, connections: 4)
+    try suffer(
+      Array(repeating: "fault_keeper", count: 20), setup,
+      title: "keepers killed: \(setup.testDescription)")
+  }
+
   /// Boots, attaches, loads, has it suffer `faults`, and checks what must be so at the end.
   private func suffer(_ faults: [String], _ setup: Setup, title: String) throws {
     let image = try partitionedImage(in: directory)

@@ -117,9 +117,9 @@ struct GuestConsole {
 
   /// The exit status of a step; nil when the step did not end.
   func status(of step: String) -> Int32? {
-    // The kernel may have put a line of its own in front.
+    // The kernel may have put a line of its own in front, or into it; then it comes once more.
     for line in lines where line.contains("result \(step) ") {
-      return line.split(separator: " ").last.flatMap { Int32($0) }
+      if let status = line.split(separator: " ").last.flatMap({ Int32($0) }) { return status }
     }
     return nil
   }

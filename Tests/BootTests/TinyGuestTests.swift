@@ -207,7 +207,9 @@ struct TinyGuestTests {
 struct GuestConsoleTests {
   static let console = GuestConsole(
     "SeaBIOS\r\nbegin one\r\nhello\r\n[    1.0] kernel\r\nresult one 0\r\n"
-      + "begin two\r\nno line end[ 2.0] result two 139\r\nbegin three\r\nhangs\r\n")
+      + "begin two\r\nno line end[ 2.0] result two 139\r\nbegin three\r\nhangs\r\n"
+      + "result five [ 3.0] kernel\r\n0\r\nre[ 3.1] kernel\r\nsult six 0\r\nresult five 0\r\n"
+      + "result six 7\r\n")
 
   @Test("tells how each step ended and what it printed")
   func steps() {
@@ -217,6 +219,8 @@ struct GuestConsoleTests {
     #expect(Self.console.status(of: "three") == nil)
     #expect(Self.console.output(of: "three").hasPrefix("hangs"))
     #expect(Self.console.status(of: "thre") == nil)
+    #expect(Self.console.status(of: "five") == 0)
+    #expect(Self.console.status(of: "six") == 7)
     #expect(Self.console.output(of: "four").isEmpty)
   }
 }

@@ -53,6 +53,7 @@ static inline long clinux_pwrite(int fd, const void *from, size_t count, int64_t
 static inline int clinux_fsync(int fd) { return fsync(fd) < 0 ? -errno : 0; }
 static inline int clinux_fdatasync(int fd) { return fdatasync(fd) < 0 ? -errno : 0; }
 int clinux_fallocate(int fd, int mode, int64_t offset, int64_t count);
+enum { clinux_SEEK_END = SEEK_END };
 static inline int64_t clinux_lseek(int fd, int64_t offset, int whence) {
   off_t at = lseek(fd, offset, whence);
   return at < 0 ? -errno : at;
