@@ -35,6 +35,10 @@ final class FaultyServer {
     case "kill-and-restart":
       try kill()
       try start(image)
+    case "kill-and-restart-later":
+      try kill()
+      Thread.sleep(forTimeInterval: 2)
+      try start(image)
     case "drain-and-restart":
       try server.process.terminate()
       try start(image)
