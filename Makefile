@@ -88,7 +88,8 @@ test-faults: deps all tests
 
 # Takes about ten minutes.
 test-boots: deps all tests
-	ROOTLINK_LONG=1 Tests/run.sh --filter 'DisklessBootTests|NetworkManagerPeaceTests|FailingBootTests'
+	ROOTLINK_LONG=1 Tests/run.sh \
+	  --filter 'DisklessBootTests|NetworkManagerPeaceTests|FailingBootTests|TinyGuestTests'
 
 # Takes about half an hour.
 test-rdma: deps all rdma tests

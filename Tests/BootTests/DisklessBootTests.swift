@@ -6,8 +6,8 @@ import Testing
 
 @Suite("A diskless Debian boots", .enabled(if: BootLab.isEnabled, "\(BootLab.reason)"))
 struct DisklessBootTests {
-  /// initramfs-tools and dracut with networkd are booted by NetworkManagerPeaceTests and
-  /// DebianLifeTests, which look for more.
+  /// Beside those that NetworkManagerPeaceTests and DebianLifeTests boot, which look for more:
+  /// initramfs-tools, and dracut with networkd.
   static let guests: [BootGuest] = [
     BootGuest(
       name: "dracut-network-legacy-6.1", generator: .dracutLegacy,
@@ -19,7 +19,7 @@ struct DisklessBootTests {
 
   @Test(
     "to its end, from the export that its kernel line names",
-    arguments: RunScope.cases(guests, short: 1))
+    arguments: RunScope.cases(guests, short: 0))
   func bootsToTheEnd(guest: BootGuest) async throws {
     let outcome = try await guest.bootFromServer()
     outcome.expectCleanBoot()

@@ -27,7 +27,7 @@ struct TinyGuestTests {
 
   @Test(
     "is attached from every server, shows its partitions, and is detached",
-    arguments: TinyGuest.Kernel.allCases)
+    arguments: RunScope.cases(TinyGuest.Kernel.allCases, short: 1))
   func servers(kernel: TinyGuest.Kernel) throws {
     let partitioned = try HostServer.qemuNBD(partitionedImage(in: directory), export: "disk")
     let plain = try HostServer.nbdServer(
@@ -138,7 +138,7 @@ struct TinyGuestTests {
 
   @Test(
     "is attached through ioctl by a process that shutdown spares",
-    arguments: TinyGuest.Kernel.allCases)
+    arguments: RunScope.cases(TinyGuest.Kernel.allCases, short: 1))
   func ioctl(kernel: TinyGuest.Kernel) throws {
     let server = try HostServer.qemuNBD(partitionedImage(in: directory), export: "disk")
     let console = try TinyGuest.run(
@@ -170,7 +170,9 @@ struct TinyGuestTests {
     #expect(console.output(of: "high").contains("only the netlink interface makes devices"))
   }
 
-  @Test("that nbd-client attached is shown and detached", arguments: TinyGuest.Kernel.allCases)
+  @Test(
+    "that nbd-client attached is shown and detached",
+    arguments: RunScope.cases(TinyGuest.Kernel.allCases.reversed(), short: 1))
   func foreign(kernel: TinyGuest.Kernel) throws {
     let server = try HostServer.rootlinkd(
       sparseFile("ours.img", mebibytes: 16, in: directory), export: "ours", in: directory)
