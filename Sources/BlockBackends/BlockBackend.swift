@@ -18,6 +18,9 @@ public struct BackendCapabilities: OptionSet, Sendable {
   public static let isShared = BackendCapabilities(rawValue: 1 << 2)
   /// Seeks are expensive.
   public static let rotational = BackendCapabilities(rawValue: 1 << 3)
+  /// `writeZeroes` with `mustBeFast` does something: it says `notFast` rather than be slower than
+  /// a write.
+  public static let fastZeroes = BackendCapabilities(rawValue: 1 << 4)
 }
 
 /// Why a backend did not do what it was asked for.
@@ -29,6 +32,36 @@ public enum BackendError: Error, Equatable, Sendable {
   case readOnly
   /// The medium ended before the backend did: a file that somebody has cut.
   case truncated
+  /// Zeroes that had to be fast would have had to be written. Nothing was done.
+  case notFast
+}
+
+/// A piece of a medium, and what is known of it.
+public struct BackendExtent: Equatable, Sendable {
+  public var byteCount: UInt64
+  /// It takes no space.
+  public var isHole: Bool
+  public var readsAsZeroes: Bool
+
+  public init(byteCount: UInt64, isHole: Bool, readsAsZeroes: Bool) {
+    self.byteCount = byteCount
+    self.isHole = isHole
+    self.readsAsZeroes = readsAsZeroes
+  }
+}
+
+/// Where bytes lie in a file as they are served, so that they can be sent without being copied
+/// first. The descriptor is the backend's: open as long as the backend is kept, never to be closed
+/// or seeked by others.
+public struct BackendFileRange: Equatable, Sendable {
+  public var descriptor: CInt
+  /// Of the range's first byte.
+  public var offset: UInt64
+
+  public init(descriptor: CInt, offset: UInt64) {
+    self.descriptor = descriptor
+    self.offset = offset
+  }
 }
 
 /// In bytes, each a power of two.
@@ -59,15 +92,66 @@ public protocol BlockBackend: AnyObject, Sendable {
   func write(
     _ bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool) throws(BackendError)
 
-  /// The range reads as zeroes afterwards. `mayPunch`: it need not keep its space.
+  /// The range reads as zeroes afterwards. `mayPunch`: it need not keep its space. `mustBeFast`:
+  /// not slower than a write of so many bytes, or `notFast` and nothing done.
   func writeZeroes(
-    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool) throws(BackendError)
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
+  ) throws(BackendError)
 
   /// Nobody needs the contents of the range any more; what it reads as afterwards is undefined.
   func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError)
 
   /// Everything written before the call is durable when it returns.
   func flush() throws(BackendError)
+
+  /// What lies in `range`, from its start on, neighbours that are alike joined: at least one
+  /// extent for a range that is not empty, at most `maximum` (1 and above). Together they may be
+  /// shorter than the range, never longer. Default: all of it is data.
+  func extents(
+    in range: Range<UInt64>, maximum: Int
+  ) throws(BackendError) -> [BackendExtent]
+
+  /// Nil when the bytes of the range do not lie in one file in one piece, or may move to another
+  /// place by a later write. Default: nil.
+  func fileRange(of range: Range<UInt64>) -> BackendFileRange?
+
+  /// Like `read`, but does not wait for a medium: false when it would have to, or when that cannot
+  /// be told; what is in the buffer is then undefined. Default: false.
+  func readWithoutWaiting(
+    into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
+  ) throws(BackendError) -> Bool
+
+  /// Brings the range into memory as far as that helps; returns before it is there. Default:
+  /// nothing.
+  func prefetch(_ range: Range<UInt64>)
+}
+
+extension BlockBackend {
+  public func extents(
+    in range: Range<UInt64>, maximum: Int
+  ) throws(BackendError) -> [BackendExtent] {
+    try check(range)
+    if range.isEmpty { return [] }
+    return [
+      BackendExtent(
+        byteCount: range.upperBound - range.lowerBound, isHole: false, readsAsZeroes: false)
+    ]
+  }
+
+  public func fileRange(of range: Range<UInt64>) -> BackendFileRange? { nil }
+
+  public func readWithoutWaiting(
+    into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
+  ) throws(BackendError) -> Bool { false }
+
+  public func prefetch(_ range: Range<UInt64>) {}
+
+  /// Zeroes that take the time they take.
+  public func writeZeroes(
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool
+  ) throws(BackendError) {
+    try writeZeroes(range, mayPunch: mayPunch, isDurable: isDurable, mustBeFast: false)
+  }
 }
 
 extension BlockBackend {
@@ -89,4 +173,25 @@ func asBackend<Value>(
   _ body: () throws(SystemError) -> Value
 ) throws(BackendError) -> Value {
   do { return try body() } catch { throw .system(error) }
+}
+
+/// Extents as they are found, neighbours that are alike joined.
+struct ExtentList {
+  private(set) var extents: [BackendExtent] = []
+  private let maximum: Int
+
+  init(maximum: Int) { self.maximum = max(1, maximum) }
+
+  /// False when there is no room: nothing after it belongs to the answer.
+  mutating func append(_ byteCount: UInt64, isHole: Bool, readsAsZeroes: Bool) -> Bool {
+    if byteCount == 0 { return true }
+    if let last = extents.last, last.isHole == isHole, last.readsAsZeroes == readsAsZeroes {
+      extents[extents.count - 1].byteCount += byteCount
+      return true
+    }
+    guard extents.count < maximum else { return false }
+    extents.append(
+      BackendExtent(byteCount: byteCount, isHole: isHole, readsAsZeroes: readsAsZeroes))
+    return true
+  }
 }

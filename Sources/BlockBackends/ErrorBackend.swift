@@ -70,10 +70,11 @@ public final class ErrorBackend: BlockBackend {
     try unsafe base.write(bytes, at: offset, isDurable: isDurable)
   }
   public func writeZeroes(
-    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
   ) throws(BackendError) {
     try pass(.writeZeroes)
-    try base.writeZeroes(range, mayPunch: mayPunch, isDurable: isDurable)
+    try base.writeZeroes(
+      range, mayPunch: mayPunch, isDurable: isDurable, mustBeFast: mustBeFast)
   }
   public func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
     try pass(.trim)
@@ -83,4 +84,10 @@ public final class ErrorBackend: BlockBackend {
     try pass(.flush)
     try base.flush()
   }
+  public func extents(
+    in range: Range<UInt64>, maximum: Int
+  ) throws(BackendError) -> [BackendExtent] {
+    try base.extents(in: range, maximum: maximum)
+  }
+  public func prefetch(_ range: Range<UInt64>) { base.prefetch(range) }
 }

@@ -7,7 +7,7 @@ import Synchronization
 public final class MemoryBackend: BlockBackend {
   public let byteCount: UInt64
   public let blockSizes = BackendBlockSizes(minimum: 1, preferred: 4096)
-  public let capabilities: BackendCapabilities = [.write, .trim, .isShared]
+  public let capabilities: BackendCapabilities = [.write, .trim, .isShared, .fastZeroes]
   private let contents: Mutex<[UInt8]>
 
   public init(byteCount: Int) {
@@ -48,7 +48,7 @@ public final class MemoryBackend: BlockBackend {
   }
 
   public func writeZeroes(
-    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
   ) throws(BackendError) {
     try check(range)
     if range.isEmpty { return }

@@ -151,10 +151,11 @@ extension OverlayBackend {
   }
 
   public func writeZeroes(
-    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
   ) throws(BackendError) {
     try check(range)
     if range.isEmpty { return }
+    if mustBeFast { throw .notFast }
     try change(range) { () throws(BackendError) in try zeroLayer(range) }
     if isDurable || isSync { try flush() }
   }

@@ -13,6 +13,7 @@ extension ErrorNumber {
     case .readOnly: self = .eperm
     case .range: self = .einval
     case .truncated: self = .eio
+    case .notFast: self = .enotsup
     case .system(let system):
       switch system.errno {
       case 1, 13, 30: self = .eperm  // EPERM, EACCES, EROFS

@@ -151,6 +151,7 @@ extension PeerErrno {
     case .readOnly: self = .readOnly
     case .range: self = .invalid
     case .truncated: self = .io
+    case .notFast: self = .notSupported
     case .system(let system):
       switch system.errno {
       case 12: self = .outOfMemory

@@ -288,7 +288,7 @@ final class RecordingBackend: BlockBackend {
     add(.write(offset, bytes.count, isDurable: isDurable))
   }
   func writeZeroes(
-    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
   ) throws(BackendError) {
     add(.zero(range, mayPunch: mayPunch, isDurable: isDurable))
   }

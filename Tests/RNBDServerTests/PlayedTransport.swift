@@ -135,9 +135,10 @@ final class GateBackend: BlockBackend {
   }
 
   func writeZeroes(
-    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
   ) throws(BackendError) {
-    try base.writeZeroes(range, mayPunch: mayPunch, isDurable: isDurable)
+    try base.writeZeroes(
+      range, mayPunch: mayPunch, isDurable: isDurable, mustBeFast: mustBeFast)
   }
   func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
     try base.trim(range, isDurable: isDurable)

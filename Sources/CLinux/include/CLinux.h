@@ -3,6 +3,7 @@
 // Every call that fails returns the negated errno. One header an area.
 #ifndef ROOTLINK_CLINUX_H
 #define ROOTLINK_CLINUX_H
+#include "clinux_backend.h"
 #include "clinux_file.h"
 #include "clinux_guard.h"
 #include "clinux_interface.h"
