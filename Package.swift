@@ -66,8 +66,11 @@ func bothWays(
 }
 
 /// A module of the server: compiled ordinarily only.
-func ordinary(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+func ordinary(
+  _ name: String, _ dependencies: [Target.Dependency] = [], isHot: Bool = false
+) -> Target {
+  .target(
+    name: name, dependencies: dependencies, swiftSettings: strict + (isHot ? optimized : []))
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -126,7 +129,7 @@ let remoteMemory: [Target] = [
 ]
 
 let server: [Target] = [
-  ordinary("BlockBackends", ["LinuxSystem", "CLinux", "WireFormat"]),
+  ordinary("BlockBackends", ["LinuxSystem", "CLinux", "WireFormat"], isHot: true),
   ordinary("BlockServer", ["BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
   ordinary(
     "NBDServer",

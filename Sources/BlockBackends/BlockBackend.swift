@@ -3,6 +3,7 @@
 // protocol; the rules of requests (range, read-only, alignment) have been applied above it.
 
 import LinuxSystem
+import WireFormat
 
 /// What a backend may do beyond reading; what it cannot do, nobody asks of it.
 public struct BackendCapabilities: OptionSet, Sendable {
@@ -32,7 +33,7 @@ public enum BackendError: Error, Equatable, Sendable {
   case readOnly
   /// The medium ended before the backend did: a file that somebody has cut.
   case truncated
-  /// Zeroes that had to be fast would have had to be written. Nothing was done.
+  /// Zeroes that had to be fast would have had to be written.
   case notFast
 }
 
@@ -83,6 +84,8 @@ public protocol BlockBackend: AnyObject, Sendable {
   var byteCount: UInt64 { get }
   var blockSizes: BackendBlockSizes { get }
   var capabilities: BackendCapabilities { get }
+  /// What it is made of, for `status` and the log: a path, or `mirror(a, b)`.
+  var summary: ByteString { get }
 
   /// Fills `buffer` with the bytes at `offset`.
   func read(
@@ -93,7 +96,7 @@ public protocol BlockBackend: AnyObject, Sendable {
     _ bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool) throws(BackendError)
 
   /// The range reads as zeroes afterwards. `mayPunch`: it need not keep its space. `mustBeFast`:
-  /// not slower than a write of so many bytes, or `notFast` and nothing done.
+  /// not slower than a write of so many bytes, or `notFast`.
   func writeZeroes(
     _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
   ) throws(BackendError)
@@ -111,8 +114,8 @@ public protocol BlockBackend: AnyObject, Sendable {
     in range: Range<UInt64>, maximum: Int
   ) throws(BackendError) -> [BackendExtent]
 
-  /// Nil when the bytes of the range do not lie in one file in one piece, or may move to another
-  /// place by a later write. Default: nil.
+  /// Nil when the bytes of the range do not lie in one file in one piece. It holds for reads that
+  /// have arrived by now: what is written later may lie elsewhere. Default: nil.
   func fileRange(of range: Range<UInt64>) -> BackendFileRange?
 
   /// Like `read`, but does not wait for a medium: false when it would have to, or when that cannot
@@ -127,6 +130,8 @@ public protocol BlockBackend: AnyObject, Sendable {
 }
 
 extension BlockBackend {
+  public var summary: ByteString { "medium" }
+
   public func extents(
     in range: Range<UInt64>, maximum: Int
   ) throws(BackendError) -> [BackendExtent] {
@@ -164,6 +169,31 @@ extension BlockBackend {
 
   func check(_ range: Range<UInt64>) throws(BackendError) {
     guard range.upperBound <= byteCount else { throw .range }
+  }
+}
+
+// For headers and maps, which are small: as arrays.
+extension BlockBackend {
+  func readArray(_ count: Int, at offset: UInt64) throws(BackendError) -> [UInt8] {
+    // An address that fits whatever direct transfers want.
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(count, 1), alignment: 4096)
+    defer { unsafe memory.deallocate() }  // SAFETY: allocated above, and kept by nobody.
+    // SAFETY: at most what was allocated.
+    let part = unsafe UnsafeMutableRawBufferPointer(rebasing: memory[..<count])
+    try unsafe read(into: part, at: offset)
+    return unsafe [UInt8](part)
+  }
+
+  func writeArray(
+    _ bytes: [UInt8], at offset: UInt64, isDurable: Bool = false
+  ) throws(BackendError) {
+    let memory = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: max(bytes.count, 1), alignment: 4096)
+    defer { unsafe memory.deallocate() }  // SAFETY: allocated above, and kept by nobody.
+    // SAFETY: at most what was allocated.
+    let part = unsafe UnsafeMutableRawBufferPointer(rebasing: memory[..<bytes.count])
+    unsafe part.copyBytes(from: bytes)
+    try unsafe write(UnsafeRawBufferPointer(part), at: offset, isDurable: isDurable)
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import LinuxSystem
 import Synchronization
+import WireFormat
 
 /// Makes operations take their time, also while it is in use; for tests.
 public final class DelayBackend: BlockBackend {
@@ -51,6 +52,7 @@ public final class DelayBackend: BlockBackend {
   }
 
   public var byteCount: UInt64 { base.byteCount }
+  public var summary: ByteString { base.summary }
   public var blockSizes: BackendBlockSizes { base.blockSizes }
   public var capabilities: BackendCapabilities { base.capabilities }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Synchronization
+import WireFormat
 
 /// The operations of a backend, as a set to choose from.
 public struct BackendOperations: OptionSet, Sendable {
@@ -54,6 +55,7 @@ public final class ErrorBackend: BlockBackend {
   }
 
   public var byteCount: UInt64 { base.byteCount }
+  public var summary: ByteString { base.summary }
   public var blockSizes: BackendBlockSizes { base.blockSizes }
   public var capabilities: BackendCapabilities { base.capabilities }
 

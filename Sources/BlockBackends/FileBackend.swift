@@ -17,65 +17,28 @@ public final class FileBackend: BlockBackend {
     public static let readOnly = Options(rawValue: 1 << 0)
     /// Every write is durable before it is answered.
     public static let sync = Options(rawValue: 1 << 1)
-    /// Past the page cache.
+    /// Past the page cache (`blockio`); without it through the page cache (`fileio`).
     public static let direct = Options(rawValue: 1 << 2)
-  }
-
-  /// Why a path cannot be served.
-  public enum OpenError: Error, Equatable, Sendable {
-    case cannotOpen(ByteString, SystemError)
-    case notBlocks(ByteString)
-    case noDirectIO(ByteString)
-    case sizeAboveDevice(ByteString, wanted: UInt64, actual: UInt64)
-    case cannotGrow(ByteString, SystemError)
-    case system(ByteString, SystemError)
-
-    public var report: (reason: String, advice: String) {
-      switch self {
-      case .cannotOpen(let path, .noSuchFile):
-        ("there is no file \(path.printable)", "check the path of the export, or create the image")
-      case .cannotOpen(let path, .permissionDenied):
-        (
-          "\(path.printable) may not be opened",
-          "give the user that runs rootlinkd access to it, or export it with 'ro'"
-        )
-      case .cannotOpen(let path, let error):
-        ("\(path.printable) cannot be opened: \(error.text)", "check the path of the export")
-      case .notBlocks(let path):
-        (
-          "\(path.printable) is neither a regular file nor a block device",
-          "export an image file or a device such as /dev/sdb"
-        )
-      case .noDirectIO(let path):
-        (
-          "the file system under \(path.printable) has no direct input and output",
-          "leave out 'direct' for this export"
-        )
-      case .sizeAboveDevice(let path, let wanted, let actual):
-        (
-          "size=\(wanted) is more than the \(actual) bytes of \(path.printable)",
-          "give a smaller size, or none; only a regular file that may be written grows"
-        )
-      case .cannotGrow(let path, let error):
-        ("\(path.printable) cannot be made larger: \(error.text)", "give a smaller size")
-      case .system(let path, let error):
-        ("\(path.printable) cannot be used: \(error.text)", "check the file or the device")
-      }
-    }
   }
 
   public let byteCount: UInt64
   public let blockSizes: BackendBlockSizes
   public let capabilities: BackendCapabilities
-  private let file: FileDescriptor
-  private let isDevice: Bool
+  public let summary: ByteString
+  /// What the kernel says of a block device; nil for a regular file.
+  public let geometry: DeviceGeometry?
+  let file: FileDescriptor
   private let isSync: Bool
-  private let isDirect: Bool
+  let isDirect: Bool
+  /// What addresses of memory are multiples of; 1 through the page cache.
+  private let memoryAlignment: UInt
   /// What has been refused once is not tried again.
   private let canPunch = Atomic(true)
   private let canZeroRange = Atomic(true)
-  private let canReadWithoutWaiting: Atomic<Bool>
-  private let isInMemory: Bool
+  private let canDiscard = Atomic(true)
+  let canReadWithoutWaiting: Atomic<Bool>
+  /// Of a file system in memory.
+  let isInMemory: Bool
 
   /// `byteCount`: serve so many bytes from the start; a regular file grows to it. `shownAs`: what
   /// errors call it.
@@ -95,36 +58,38 @@ public final class FileBackend: BlockBackend {
       throw .cannotOpen(path, error)
     }
     let number = file.rawValue
+    summary = path
     isSync = options.contains(.sync)
     isDirect = options.contains(.direct)
 
-    let status: FileStatus
     var actual: UInt64
     var alignment: UInt32 = 1
-    do {
-      status = try fileStatus(of: number)
+    var memory: UInt32 = 1
+    do throws(SystemError) {
+      let status = try fileStatus(of: number)
       actual = status.byteCount
       switch status.kind {
       case .regular:
-        isDevice = false
-        if isDirect { alignment = 4096 }
+        geometry = nil
+        if isDirect { (alignment, memory) = directAlignment(number) }
       case .blockDevice:
-        isDevice = true
-        actual = try deviceByteCount(number)
-        if isDirect { alignment = try deviceBlockByteCount(number) }
-      case .directory, .other:
-        throw OpenError.notBlocks(path)
+        let found = try DeviceGeometry(
+          of: number, major: status.deviceMajor, minor: status.deviceMinor)
+        geometry = found
+        actual = found.byteCount
+        if isDirect {
+          alignment = found.logicalBlockByteCount
+          memory = alignment
+        }
+      case .directory, .other: throw Self.notBlocks
       }
-    } catch let error as SystemError {
-      throw .system(path, error)
-    } catch let error as OpenError {
-      throw error
     } catch {
-      throw .notBlocks(path)
+      if error == Self.notBlocks { throw .notBlocks(path) }
+      throw .system(path, error)
     }
 
     if let wanted, wanted > actual {
-      guard !isDevice, !isReadOnly, let size = Int64(exactly: wanted) else {
+      guard geometry == nil, !isReadOnly, let size = Int64(exactly: wanted) else {
         throw .sizeAboveDevice(path, wanted: wanted, actual: actual)
       }
       do { _ = try checked(clinux_ftruncate(number, size)) } catch {
@@ -133,24 +98,48 @@ public final class FileBackend: BlockBackend {
     }
     let served = wanted ?? actual
     byteCount = served - served % UInt64(alignment)
-    blockSizes = BackendBlockSizes(minimum: alignment, preferred: max(4096, alignment))
-    capabilities = isReadOnly ? [.isShared] : [.write, .trim, .isShared, .fastZeroes]
+    blockSizes = BackendBlockSizes(
+      minimum: alignment,
+      preferred: max(4096, alignment, min(65536, geometry?.physicalBlockByteCount ?? 0)))
+    capabilities = Self.capabilities(isReadOnly: isReadOnly, geometry)
     canReadWithoutWaiting = Atomic(!isDirect)
     isInMemory = clinux_file_is_in_memory(number) > 0
+    memoryAlignment = UInt(memory)
+  }
+
+  /// A regular file that is open already, through the page cache.
+  init(owning file: consuming FileDescriptor, byteCount: UInt64, summary: ByteString) {
+    isInMemory = clinux_file_is_in_memory(file.rawValue) > 0
+    self.file = file
+    self.byteCount = byteCount
+    self.summary = summary
+    blockSizes = BackendBlockSizes(minimum: 1, preferred: 4096)
+    capabilities = Self.capabilities(isReadOnly: false, nil)
+    geometry = nil
+    isSync = false
+    isDirect = false
+    memoryAlignment = 1
+    canReadWithoutWaiting = Atomic(true)
+  }
+
+  /// ENOTBLK. Source: asm-generic/errno-base.h.
+  private static let notBlocks = SystemError(errno: 15)
+
+  private static func capabilities(
+    isReadOnly: Bool, _ geometry: DeviceGeometry?
+  ) -> BackendCapabilities {
+    var found: BackendCapabilities = .isShared
+    if geometry?.isRotational == true { found.insert(.rotational) }
+    if isReadOnly { return found }
+    found.insert(.write)
+    // A file system says what it can do when it is asked to do it.
+    if geometry?.canDiscard != false { found.insert(.trim) }
+    if geometry?.canWriteZeroes != false { found.insert(.fastZeroes) }
+    return found
   }
 }
 
 extension FileBackend {
-  /// Whether `init` would find what it needs, as far as can be told without touching anything.
-  public static func check(_ path: ByteString) throws(OpenError) {
-    let status: FileStatus
-    do { status = try fileStatus(path) } catch { throw .cannotOpen(path, error) }
-    guard status.kind == .regular || status.kind == .blockDevice else { throw .notBlocks(path) }
-    do { _ = try FileDescriptor.open(path, [.readOnly, .nonBlocking]) } catch {
-      throw .cannotOpen(path, error)
-    }
-  }
-
   public func read(
     into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
   ) throws(BackendError) {
@@ -164,16 +153,12 @@ extension FileBackend {
     }
     var done = 0
     while done < buffer.count {
-      let count = try asBackend { () throws(SystemError) in
-        try retryingInterrupts {
-          // SAFETY: `done` is below the buffer's count.
-          unsafe clinux_pread(
-            file.rawValue, buffer.baseAddress! + done, buffer.count - done,
-            Int64(offset) + Int64(done))
-        }
-      }
-      guard count > 0 else { throw .truncated }
-      done += count
+      // SAFETY: `done` is below the buffer's count.
+      let count = unsafe clinux_pread(
+        file.rawValue, buffer.baseAddress! + done, buffer.count - done,
+        Int64(offset) + Int64(done))
+      if count == 0 { throw .truncated }
+      try advance(&done, by: count)
     }
   }
 
@@ -190,16 +175,24 @@ extension FileBackend {
     }
     var done = 0
     while done < bytes.count {
-      done += try asBackend { () throws(SystemError) in
-        try retryingInterrupts {
-          // SAFETY: `done` is below the count.
-          unsafe clinux_pwrite(
-            file.rawValue, bytes.baseAddress! + done, bytes.count - done,
-            Int64(offset) + Int64(done))
-        }
-      }
+      // SAFETY: `done` is below the count.
+      let count = unsafe clinux_pwrite(
+        file.rawValue, bytes.baseAddress! + done, bytes.count - done,
+        Int64(offset) + Int64(done))
+      if count == 0 { throw .system(.inputOutput) }
+      try advance(&done, by: count)
     }
     if isDurable || isSync { try flush() }
+  }
+
+  /// The result of a shim: so many bytes more, or an error; an interrupted call is made again.
+  @inline(__always)
+  private func advance(_ done: inout Int, by result: Int) throws(BackendError) {
+    if result > 0 {
+      done += result
+    } else if result != -4 {
+      throw .system(SystemError(errno: CInt(truncatingIfNeeded: 0 &- result)))
+    }
   }
 
   public func writeZeroes(
@@ -208,58 +201,102 @@ extension FileBackend {
     try check(range)
     guard capabilities.contains(.write) else { throw .readOnly }
     if range.isEmpty { return }
-    var isDone = false
-    if mayPunch { isDone = try allocate(Self.punchHole, range, unless: canPunch) }
-    if !isDone { isDone = try allocate(Self.zeroRange, range, unless: canZeroRange) }
-    if !isDone, mustBeFast { throw .notFast }
-    if !isDone { try writeZeroBytes(range) }
+    let whole = wholeBlocks(in: range)
+    if try !zero(whole, mayPunch: mayPunch, mustBeFast: mustBeFast) {
+      if mustBeFast { throw .notFast }
+      try writeZeroBytes(range)
+    } else {
+      try writeZeroBytes(range.lowerBound..<whole.lowerBound)
+      try writeZeroBytes(whole.upperBound..<range.upperBound)
+    }
     if isDurable || isSync { try flush() }
   }
 
   public func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
     try check(range)
     guard capabilities.contains(.write) else { throw .readOnly }
-    if range.isEmpty { return }
-    _ = try allocate(Self.punchHole, range, unless: canPunch)
+    let whole = wholeBlocks(in: range)
+    if whole.isEmpty { return }
+    if geometry == nil {
+      _ = try allocate(Self.punchHole, whole, unless: canPunch)
+    } else if capabilities.contains(.trim), canDiscard.load(ordering: .relaxed) {
+      try discard(whole)
+    }
     if isDurable || isSync { try flush() }
   }
 
   public func flush() throws(BackendError) {
-    _ = try asBackend { () throws(SystemError) in
-      try retryingInterrupts { clinux_fdatasync(file.rawValue) }
+    while true {
+      let result = clinux_fdatasync(file.rawValue)
+      if result == 0 { return }
+      if result != -4 { throw .system(SystemError(errno: -result)) }
     }
+  }
+
+  /// A device zeroes and discards blocks, a file system bytes. May be empty.
+  private func wholeBlocks(in range: Range<UInt64>) -> Range<UInt64> {
+    guard let block = geometry.map({ UInt64($0.logicalBlockByteCount) }) else { return range }
+    let end = range.upperBound / block * block
+    let start = (range.lowerBound + block - 1) / block * block
+    return start < end ? start..<end : range.upperBound..<range.upperBound
   }
 
   /// FALLOC_FL_PUNCH_HOLE with KEEP_SIZE, and FALLOC_FL_ZERO_RANGE. Source: linux/falloc.h.
   private static let punchHole: CInt = 0x03
   private static let zeroRange: CInt = 0x10
 
+  /// False when nothing was done, for it cannot be done without writing.
+  private func zero(
+    _ range: Range<UInt64>, mayPunch: Bool, mustBeFast: Bool
+  ) throws(BackendError) -> Bool {
+    if range.isEmpty { return true }
+    if mayPunch, try allocate(Self.punchHole, range, unless: canPunch) { return true }
+    // A device without a command for it is written to by the kernel.
+    if mustBeFast, geometry?.canWriteZeroes == false { return false }
+    return try allocate(Self.zeroRange, range, unless: canZeroRange)
+  }
+
   /// True when fallocate(2) did it; false when this file cannot, now or ever.
   private func allocate(
     _ mode: CInt, _ range: Range<UInt64>, unless possible: borrowing Atomic<Bool>
   ) throws(BackendError) -> Bool {
     guard possible.load(ordering: .relaxed) else { return false }
-    do {
-      _ = try retryingInterrupts {
-        clinux_fallocate(
-          file.rawValue, mode, Int64(range.lowerBound), Int64(range.upperBound - range.lowerBound))
-      }
-      return true
-    } catch {
-      switch error.errno {
-      case 95, 38, 19:  // EOPNOTSUPP, ENOSYS, ENODEV: this file never can.
+    while true {
+      let result = clinux_fallocate(
+        file.rawValue, mode, Int64(range.lowerBound), Int64(range.upperBound - range.lowerBound))
+      switch result {
+      case 0...: return true
+      case -4: continue
+      case -95, -38, -19:  // EOPNOTSUPP, ENOSYS, ENODEV: this file never can.
         possible.store(false, ordering: .relaxed)
         return false
-      case 22, 16, 1:  // EINVAL (a device wants whole sectors), EBUSY, EPERM: not this range.
+      case -22, -16, -1:  // EINVAL, EBUSY, EPERM: not this range.
         return false
-      default:
-        throw .system(error)
+      default: throw .system(SystemError(errno: -result))
+      }
+    }
+  }
+
+  private func discard(_ range: Range<UInt64>) throws(BackendError) {
+    var words: (UInt64, UInt64) = (range.lowerBound, range.upperBound - range.lowerBound)
+    while true {
+      // SAFETY: BLKDISCARD reads two 64-bit integers, offset and length. Source: linux/fs.h.
+      let result = unsafe clinux_ioctl_pointer(file.rawValue, clinux_BLKDISCARD, &words)
+      switch result {
+      case 0...: return
+      case -4: continue
+      case -95, -25:  // EOPNOTSUPP, ENOTTY: never.
+        canDiscard.store(false, ordering: .relaxed)
+        return
+      case -22, -16: return  // EINVAL, EBUSY: not this range; nobody is owed it.
+      default: throw .system(SystemError(errno: -result))
       }
     }
   }
 
   private func writeZeroBytes(_ range: Range<UInt64>) throws(BackendError) {
-    let piece = 1 << 20
+    if range.isEmpty { return }
+    let piece = Int(min(1 << 20, range.upperBound - range.lowerBound))
     try unsafe withAlignedCopy(of: piece) { zeroes throws(BackendError) in
       // SAFETY: as long as the buffer says.
       unsafe zeroes.initializeMemory(as: UInt8.self, repeating: 0)
@@ -274,7 +311,7 @@ extension FileBackend {
   }
 
   private func isAligned(_ address: UnsafeRawPointer?) -> Bool {
-    UInt(bitPattern: address) % UInt(blockSizes.minimum) == 0
+    UInt(bitPattern: address) % memoryAlignment == 0
   }
 
   /// Memory for direct transfers, given back when `body` has ended.
@@ -282,80 +319,9 @@ extension FileBackend {
     of count: Int, _ body: (UnsafeMutableRawBufferPointer) throws(BackendError) -> Void
   ) throws(BackendError) {
     let copy = UnsafeMutableRawBufferPointer.allocate(
-      byteCount: max(count, 1), alignment: 4096)
+      byteCount: max(count, 1), alignment: 65536)
     defer { unsafe copy.deallocate() }  // SAFETY: allocated above, and not kept by `body`.
     try unsafe body(UnsafeMutableRawBufferPointer(rebasing: copy[..<count]))
-  }
-}
-
-// What is known of the bytes without reading them.
-extension FileBackend {
-  /// SEEK_DATA and SEEK_HOLE. Source: linux/fs.h.
-  private static let seekData: CInt = 3
-  private static let seekHole: CInt = 4
-
-  public func extents(
-    in range: Range<UInt64>, maximum: Int
-  ) throws(BackendError) -> [BackendExtent] {
-    try check(range)
-    var list = ExtentList(maximum: maximum)
-    var at = range.lowerBound
-    // The descriptor's position is moved by this and read by nobody.
-    while at < range.upperBound, !isDevice {
-      let data = clinux_lseek(file.rawValue, Int64(at), Self.seekData)
-      // ENXIO: nothing but a hole follows. Any other error: what is there cannot be told.
-      guard data >= 0 || data == -6 else { break }
-      let holeEnd = data < 0 ? range.upperBound : min(UInt64(data), range.upperBound)
-      if holeEnd > at {
-        guard list.append(holeEnd - at, isHole: true, readsAsZeroes: true) else {
-          return list.extents
-        }
-        at = holeEnd
-        continue
-      }
-      let hole = clinux_lseek(file.rawValue, Int64(at), Self.seekHole)
-      guard hole > Int64(at) else { break }  // Somebody else has changed it in between.
-      let dataEnd = min(UInt64(hole), range.upperBound)
-      guard list.append(dataEnd - at, isHole: false, readsAsZeroes: false) else {
-        return list.extents
-      }
-      at = dataEnd
-    }
-    _ = list.append(range.upperBound - at, isHole: false, readsAsZeroes: false)
-    return list.extents
-  }
-
-  public func fileRange(of range: Range<UInt64>) -> BackendFileRange? {
-    isDirect ? nil : BackendFileRange(descriptor: file.rawValue, offset: range.lowerBound)
-  }
-
-  public func readWithoutWaiting(
-    into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
-  ) throws(BackendError) -> Bool {
-    try check(offset, buffer.count)
-    guard canReadWithoutWaiting.load(ordering: .relaxed) else {
-      // A file of a file system in memory does not wait, whatever it says of RWF_NOWAIT.
-      guard isInMemory else { return false }
-      try unsafe read(into: buffer, at: offset)
-      return true
-    }
-    // SAFETY: the buffer's own address and length.
-    let count = unsafe clinux_read_without_waiting(
-      file.rawValue, buffer.baseAddress, buffer.count, Int64(offset))
-    if count == buffer.count { return true }
-    if count == -95 {  // EOPNOTSUPP: this file system never can.
-      canReadWithoutWaiting.store(false, ordering: .relaxed)
-      return try unsafe readWithoutWaiting(into: buffer, at: offset)
-    }
-    // Fewer bytes: some pages are not in memory, or the file has been cut. `read` finds out, and
-    // meets again what was an error.
-    return false
-  }
-
-  public func prefetch(_ range: Range<UInt64>) {
-    guard !isDirect, range.upperBound <= byteCount, !range.isEmpty else { return }
-    _ = clinux_prefetch(
-      file.rawValue, Int64(range.lowerBound), Int64(range.upperBound - range.lowerBound))
   }
 }
 
@@ -366,17 +332,13 @@ private func fileStatus(of number: CInt) throws(SystemError) -> FileStatus {
   return FileStatus(status)
 }
 
-private func deviceByteCount(_ number: CInt) throws(SystemError) -> UInt64 {
-  var count: UInt64 = 0
-  // SAFETY: BLKGETSIZE64 writes one 64-bit integer. Source: linux/fs.h.
-  _ = try checked(unsafe clinux_ioctl_pointer(number, clinux_BLKGETSIZE64, &count))
-  return count
-}
-
-private func deviceBlockByteCount(_ number: CInt) throws(SystemError) -> UInt32 {
-  var count: CInt = 0
-  // SAFETY: BLKSSZGET writes one int. Source: linux/fs.h.
-  _ = try checked(unsafe clinux_ioctl_pointer(number, clinux_BLKSSZGET, &count))
-  guard count >= 512, count <= 65536, count & (count - 1) == 0 else { throw .invalidArgument }
-  return UInt32(count)
+/// Of a regular file, in bytes. Where nobody says: a page, which every file system is content with.
+private func directAlignment(_ number: CInt) -> (offset: UInt32, memory: UInt32) {
+  var memory: UInt32 = 0
+  var offset: UInt32 = 0
+  // SAFETY: two integers of ours that the call fills.
+  let isTold = unsafe clinux_direct_alignment(number, &memory, &offset) >= 0
+  func isSensible(_ value: UInt32) -> Bool { value <= 65536 && value & (value &- 1) == 0 }
+  guard isTold, offset >= 512, isSensible(offset), isSensible(memory) else { return (4096, 4096) }
+  return (offset, max(memory, 1))
 }

@@ -10,6 +10,8 @@
 //   ...    map of the blocks whose bytes have been written
 //   ...    the blocks, at 64 KiB; a hole where nothing has been written
 //
+// The layer sees the file as a `BlockBackend`, so that a test can be the disk that loses power.
+//
 // The process may be killed, and the machine may lose power. What pwrite(2) has taken survives the
 // first, what fdatasync(2) has taken the second, in no order between the two. So there are two maps:
 //
@@ -67,29 +69,39 @@ final class LayerFile: Sendable {
   /// What a disk writes whole. The checksum is its end.
   private static let headerByteCount = 512
 
-  let file: FileDescriptor
+  /// The whole file.
+  let storage: any BlockBackend
   /// Where block 0 is.
   let dataOffset: UInt64
-  /// Nil for a layer that ends with the process.
-  let path: ByteString?
+  /// What is written is found again; else the layer ends with the process, and has no maps.
+  let isKept: Bool
   private let mapByteCount: UInt64
+  private let wordCount: Int
 
   private init(
-    file: consuming FileDescriptor, path: ByteString?, mapByteCount: UInt64, dataOffset: UInt64
+    _ storage: any BlockBackend, isKept: Bool, mapByteCount: UInt64, dataOffset: UInt64,
+    wordCount: Int
   ) {
-    self.file = file
-    self.path = path
+    self.storage = storage
+    self.isKept = isKept
     self.mapByteCount = mapByteCount
     self.dataOffset = dataOffset
+    self.wordCount = wordCount
   }
 
   // Closing does not end a lock while a process that was just forked has the file open, too.
-  deinit { _ = clinux_unlock_file(file.rawValue) }
+  deinit {
+    if isKept, let file = storage as? FileBackend { _ = clinux_unlock_file(file.file.rawValue) }
+  }
 
   static func wordCount(_ imageByteCount: UInt64) throws(SystemError) -> Int {
     let words = imageByteCount / OverlayBackend.blockByteCount / 64 + 1
     guard words <= mapByteCountMaximum / 8 else { throw .fileTooLarge }
     return Int(words)
+  }
+
+  static func blockCount(_ imageByteCount: UInt64) -> UInt64 {
+    imageByteCount / OverlayBackend.blockByteCount + 1
   }
 
   /// A layer without a name.
@@ -101,7 +113,9 @@ final class LayerFile: Sendable {
     let file = FileDescriptor(owning: number)
     guard let size = Int64(exactly: imageByteCount) else { throw .fileTooLarge }
     _ = try checked(clinux_ftruncate(file.rawValue, size))
-    return LayerFile(file: file, path: nil, mapByteCount: 0, dataOffset: 0)
+    return LayerFile(
+      FileBackend(owning: file, byteCount: imageByteCount, summary: directory), isKept: false,
+      mapByteCount: 0, dataOffset: 0, wordCount: 0)
   }
 
   private struct Layout {
@@ -122,6 +136,19 @@ final class LayerFile: Sendable {
     }
   }
 
+  /// How long a layer with a name is.
+  static func byteCount(_ imageByteCount: UInt64) throws(SystemError) -> UInt64 {
+    try Layout(imageByteCount).fileByteCount
+  }
+
+  private init(_ storage: any BlockBackend, _ layout: Layout) {
+    self.storage = storage
+    isKept = true
+    mapByteCount = layout.mapByteCount
+    dataOffset = layout.dataOffset
+    wordCount = layout.words
+  }
+
   /// A new layer with a name. It is there whole or not at all: made beside its place and renamed.
   static func create(
     _ path: ByteString, _ identity: LayerIdentity, boot: [UInt8]
@@ -131,68 +158,108 @@ final class LayerFile: Sendable {
     do { try removeFile(temporary) } catch .noSuchFile {}  // Left by a process that was killed.
     let file = try FileDescriptor.open(
       temporary, [.readWrite, .create, .exclusive], mode: 0o600)
-    _ = try checked(clinux_lock_file(file.rawValue))
-    let layer = LayerFile(
-      file: file, path: path, mapByteCount: layout.mapByteCount, dataOffset: layout.dataOffset)
+    let number = file.rawValue
+    _ = try checked(clinux_lock_file(number))
+    let storage = FileBackend(
+      owning: file, byteCount: layout.fileByteCount, summary: path)
     do {
-      try layer.write(header(identity, boot: boot), at: 0)
-      _ = try checked(clinux_ftruncate(layer.file.rawValue, Int64(layout.fileByteCount)))
-      _ = try checked(clinux_fsync(layer.file.rawValue))
+      _ = try checked(clinux_ftruncate(number, Int64(layout.fileByteCount)))
+      let layer = try format(storage, identity, boot: boot)
+      _ = try checked(clinux_fsync(number))
       _ = try unsafe withCString(temporary) { from in
         // SAFETY: both pointers are terminated copies that outlive the call.
         (try? unsafe withCString(path) { unsafe clinux_rename(from, $0) }) ?? -5
       }
       try synchronizeDirectory(of: path)
+      return layer
     } catch {
       try? removeFile(temporary)
       throw error
     }
+  }
+
+  /// A new layer on zeroes that are as long as `byteCount(_:)` says.
+  static func format(
+    _ storage: any BlockBackend, _ identity: LayerIdentity, boot: [UInt8]
+  ) throws(SystemError) -> LayerFile {
+    let layer = LayerFile(storage, try Layout(identity.imageByteCount))
+    try layer.write(header(identity, boot: boot), at: 0)
+    try layer.synchronize()
     return layer
   }
 
-  /// The layer of an earlier process, with the map of what is in it. `unrecorded`: the pages of
-  /// the map that are not durable yet.
+  /// The layer of an earlier process, see below.
   static func open(
     _ path: ByteString, _ identity: LayerIdentity, boot: [UInt8]
-  ) throws(LayerError) -> (layer: LayerFile, map: Map, unrecorded: Set<Int>) {
+  ) throws(LayerError) -> Opened {
+    let storage: FileBackend
     do {
-      let layout = try Layout(identity.imageByteCount)
-      let layer = LayerFile(
-        file: try FileDescriptor.open(path, .readWrite), path: path,
-        mapByteCount: layout.mapByteCount, dataOffset: layout.dataOffset)
-      guard clinux_lock_file(layer.file.rawValue) == 0 else { throw LayerError.inUse(path) }
-      let header = try layer.read(Self.headerByteCount, at: 0)
-      if let wrong = Self.mismatch(header, identity) { throw LayerError.foreign(path, wrong) }
-      guard isWhole(header) else {
-        throw LayerError.torn(path, "its header is not what was written")
-      }
+      let file = try FileDescriptor.open(path, .readWrite)
+      guard clinux_lock_file(file.rawValue) == 0 else { throw LayerError.inUse(path) }
       var status = clinux_status()
       // SAFETY: a structure of ours that the call fills.
-      _ = try checked(unsafe clinux_fstat(layer.file.rawValue, &status))
-      guard FileStatus(status).byteCount == layout.fileByteCount else {
-        throw LayerError.torn(path, "its length is not that of the image and its map")
-      }
-      let durable = try layer.readMap(at: Self.pageByteCount, words: layout.words)
-      guard Self.bootName(in: header) != boot else {
-        let written = try layer.readMap(
-          at: Self.pageByteCount + layout.mapByteCount, words: layout.words)
-        var unrecorded: Set<Int> = []
-        for index in written.indices where written[index] & ~durable[index] != 0 {
-          unrecorded.insert(index / Self.wordsInPage)
-        }
-        return (layer, written, unrecorded)
-      }
-      // Another boot: what was written and not flushed may be there in part, so it is not there.
-      // The second map begins anew before the header says that it counts.
-      try layer.write(durable[...], inMapAt: Self.pageByteCount + layout.mapByteCount, from: 0)
-      try layer.synchronize()
-      try layer.write(Self.header(identity, boot: boot), at: 0)
-      try layer.synchronize()
-      return (layer, durable, [])
+      _ = try checked(unsafe clinux_fstat(file.rawValue, &status))
+      let count = FileStatus(status).byteCount
+      storage = FileBackend(owning: file, byteCount: count, summary: path)
     } catch let error as LayerError {
       throw error
     } catch let error as SystemError {
       if error == .noSuchFile { throw .gone(path) }
+      throw .cannotKeep(directory: directory(of: path), error)
+    } catch {
+      throw .torn(path, "it cannot be read")
+    }
+    do { return try open(storage, shownAs: path, identity, boot: boot) } catch {
+      // An object that is not finished does not unlock.
+      _ = clinux_unlock_file(storage.file.rawValue)
+      throw error
+    }
+  }
+
+  struct Opened {
+    var layer: LayerFile
+    /// What is in it.
+    var map: Map
+    /// The pages of the map that are not durable yet.
+    var unrecorded: [Int] = []
+  }
+
+  static func open(
+    _ storage: any BlockBackend, shownAs path: ByteString, _ identity: LayerIdentity,
+    boot: [UInt8]
+  ) throws(LayerError) -> Opened {
+    do {
+      let layout = try Layout(identity.imageByteCount)
+      let layer = LayerFile(storage, layout)
+      let header = try layer.read(
+        Int(min(storage.byteCount, UInt64(Self.headerByteCount))), at: 0)
+      if let wrong = Self.mismatch(header, identity) { throw LayerError.foreign(path, wrong) }
+      guard isWhole(header) else {
+        throw LayerError.torn(path, "its header is not what was written")
+      }
+      guard storage.byteCount == layout.fileByteCount else {
+        throw LayerError.torn(path, "its length is not that of the image and its map")
+      }
+      let durable = try layer.readMap(at: Self.pageByteCount)
+      guard Self.bootName(in: header) != boot else {
+        let written = try layer.readMap(at: Self.pageByteCount + layout.mapByteCount)
+        var opened = Opened(layer: layer, map: written)
+        for index in written.indices where written[index] & ~durable[index] != 0 {
+          let page = index / Self.wordsInPage
+          if opened.unrecorded.last != page { opened.unrecorded.append(page) }
+        }
+        return opened
+      }
+      // Another boot: what was written and not flushed may be there in part, so it is not there.
+      // The second map begins anew before the header says that it counts.
+      try layer.write(durable, inMapAt: Self.pageByteCount + layout.mapByteCount, from: 0)
+      try layer.synchronize()
+      try layer.write(Self.header(identity, boot: boot), at: 0)
+      try layer.synchronize()
+      return Opened(layer: layer, map: durable)
+    } catch let error as LayerError {
+      throw error
+    } catch let error as SystemError {
       throw .cannotKeep(directory: directory(of: path), error)
     } catch {
       throw .torn(path, "it cannot be read")
@@ -262,10 +329,20 @@ extension LayerFile {
 
 // Bytes in and out.
 extension LayerFile {
-  /// Writes words of the map of what has been written; invariant 1.
-  func record(_ words: [UInt64], from index: Int) throws(SystemError) {
-    guard path != nil else { return }
-    try write(words[...], inMapAt: Self.pageByteCount + mapByteCount, from: index)
+  /// Writes a word of the map of what has been written; invariant 1.
+  func record(_ word: UInt64, at index: Int) throws(SystemError) {
+    guard isKept else { return }
+    precondition(index < wordCount)
+    var word = word.littleEndian
+    var failure: BackendError?
+    unsafe withUnsafeBytes(of: &word) { raw in
+      do throws(BackendError) {
+        // SAFETY: the eight bytes of the word, for the time of the call.
+        try unsafe storage.write(
+          raw, at: Self.pageByteCount + mapByteCount + UInt64(index) * 8, isDurable: false)
+      } catch { failure = error }
+    }
+    try asSystem { () throws(BackendError) in if let failure { throw failure } }
   }
 
   /// Makes the blocks durable, then what the pages of the map say of them; invariant 2. The words
@@ -274,17 +351,17 @@ extension LayerFile {
     try synchronize()
     if pages.isEmpty { return }
     for (page, words) in pages {
-      try write(words[...], inMapAt: Self.pageByteCount, from: page * Self.wordsInPage)
+      try write(words, inMapAt: Self.pageByteCount, from: page * Self.wordsInPage)
     }
     try synchronize()
   }
 
   private func synchronize() throws(SystemError) {
-    _ = try retryingInterrupts { clinux_fdatasync(file.rawValue) }
+    try asSystem { () throws(BackendError) in try storage.flush() }
   }
 
   private func write(
-    _ words: ArraySlice<UInt64>, inMapAt offset: UInt64, from index: Int
+    _ words: [UInt64], inMapAt offset: UInt64, from index: Int
   ) throws(SystemError) {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(words.count * 8)
@@ -293,41 +370,30 @@ extension LayerFile {
   }
 
   private func write(_ bytes: [UInt8], at offset: UInt64) throws(SystemError) {
-    var done = 0
-    while done < bytes.count {
-      done += try retryingInterrupts {
-        unsafe bytes.withUnsafeBytes { raw in
-          // SAFETY: `done` is below the array's count.
-          unsafe clinux_pwrite(
-            file.rawValue, raw.baseAddress! + done, raw.count - done, Int64(offset) + Int64(done))
-        }
-      }
-    }
+    try asSystem { () throws(BackendError) in try storage.writeArray(bytes, at: offset) }
   }
 
-  /// As many bytes as there are, up to `count`.
   private func read(_ count: Int, at offset: UInt64) throws(SystemError) -> [UInt8] {
-    var bytes = [UInt8](repeating: 0, count: count)
-    var done = 0
-    while done < count {
-      let got = try retryingInterrupts {
-        unsafe bytes.withUnsafeMutableBytes { raw in
-          // SAFETY: `done` is below the array's count.
-          unsafe clinux_pread(
-            file.rawValue, raw.baseAddress! + done, count - done, Int64(offset) + Int64(done))
-        }
-      }
-      guard got > 0 else { break }
-      done += got
-    }
-    return Array(bytes.prefix(done))
+    var bytes: [UInt8] = []
+    try asSystem { () throws(BackendError) in bytes = try storage.readArray(count, at: offset) }
+    return bytes
   }
 
-  private func readMap(at offset: UInt64, words: Int) throws(SystemError) -> Map {
-    let bytes = try read(words * 8, at: offset)
-    guard bytes.count == words * 8 else { throw .invalidArgument }
+  private func readMap(at offset: UInt64) throws(SystemError) -> Map {
+    let bytes = try read(wordCount * 8, at: offset)
     let span = bytes.span
-    return (0..<words).map { span.littleEndian(UInt64.self, at: $0 * 8) }
+    var words: Map = []
+    words.reserveCapacity(wordCount)
+    for index in 0..<wordCount { words.append(span.littleEndian(UInt64.self, at: index * 8)) }
+    return words
+  }
+}
+
+/// The other way round than `asBackend`.
+private func asSystem(_ body: () throws(BackendError) -> Void) throws(SystemError) {
+  do { try body() } catch {
+    if case .system(let system) = error { throw system }
+    throw .inputOutput
   }
 }
 

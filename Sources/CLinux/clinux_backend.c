@@ -24,3 +24,18 @@ int clinux_file_is_in_memory(int fd) {
   unsigned long type = (unsigned long)status.f_type;
   return type == TMPFS_MAGIC || type == RAMFS_MAGIC || type == HUGETLBFS_MAGIC;
 }
+
+/* The structure is 256 bytes; libc's may end before the fields that are wanted. Source: linux/stat.h
+   of Linux 6.1. */
+int clinux_direct_alignment(int fd, uint32_t *memory, uint32_t *offset) {
+  const uint32_t wanted = 0x2000; /* STATX_DIOALIGN */
+  union {
+    uint32_t words[64];
+    uint64_t alignment;
+  } status = {.words = {0}};
+  if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, wanted, &status) < 0) return -errno;
+  if (!(status.words[0] & wanted) || status.words[39] == 0) return -EOPNOTSUPP;
+  *memory = status.words[38]; /* stx_dio_mem_align at 152, stx_dio_offset_align at 156 */
+  *offset = status.words[39];
+  return 0;
+}

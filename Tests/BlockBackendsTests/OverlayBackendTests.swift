@@ -35,7 +35,7 @@ struct OverlayBackendTests {
   func capabilities() throws {
     let overlay = try OverlayBackend(
       over: MemoryBackend(byteCount: 512), layerIn: .init(directory.path))
-    #expect(overlay.capabilities == [.write, .trim])
+    #expect(overlay.capabilities == [.write, .trim, .fastZeroes])
   }
 
   @Test("of a huge image takes memory for one bit a block and disk for nothing")
