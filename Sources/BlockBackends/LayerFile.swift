@@ -409,14 +409,14 @@ private func synchronizeDirectory(of path: ByteString) throws(SystemError) {
 
 /// 64-bit FNV-1a: tells bytes that were written from others, and withstands nobody.
 /// Source: RFC 9923.
-private func fnv1a(_ bytes: [UInt8]) -> UInt64 {
+func fnv1a(_ bytes: [UInt8]) -> UInt64 {
   var hash: UInt64 = 0xcbf2_9ce4_8422_2325
   for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01b3 }
   return hash
 }
 
 extension Array where Element == UInt8 {
-  fileprivate mutating func append(littleEndian value: UInt64) {
+  mutating func append(littleEndian value: UInt64) {
     for shift in stride(from: 0, to: 64, by: 8) {
       append(UInt8(truncatingIfNeeded: value >> UInt64(shift)))
     }
