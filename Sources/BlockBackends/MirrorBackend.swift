@@ -126,7 +126,8 @@ public final class MirrorBackend: BlockBackend {
         ? .good : active >> UInt64(index) & 1 == 1 ? .resyncing : .outOfUse
       status.halves.append(
         MirrorStatus.Half(
-          summary: core.backend(index)?.summary ?? "missing", state: state,
+          number: core.places[index], summary: core.backend(index)?.summary ?? "missing",
+          state: state,
           staleByteCount: min(half.stale.population * core.regionByteCount, byteCount)))
     }
     status.unsettledByteCount = min(core.unsettled.population * core.regionByteCount, byteCount)

@@ -183,6 +183,8 @@ public struct MirrorStatus: Equatable, Sendable {
     case outOfUse = "out of use"
   }
   public struct Half: Equatable, Sendable {
+    /// Its place in the configuration, from 1 on; 0: it is no longer named there.
+    public var number: Int
     public var summary: ByteString
     public var state: HalfState
     /// What it has missed, in whole regions.
