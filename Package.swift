@@ -73,9 +73,12 @@ func ordinary(
     name: name, dependencies: dependencies, swiftSettings: strict + (isHot ? optimized : []))
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+func tests(
+  _ name: String, _ dependencies: [Target.Dependency] = [], isHot: Bool = false
+) -> Target {
   .testTarget(
-    name: name, dependencies: dependencies + ["TestSupport"], swiftSettings: strict)
+    name: name, dependencies: dependencies + ["TestSupport"],
+    swiftSettings: strict + (isHot ? optimized : []))
 }
 
 let client: [Target] = [
@@ -170,7 +173,7 @@ let testTargets: [Target] = [
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("RTRSProtocolTests", ["RTRSProtocol", "WireFormat"]),
   tests("RNBDProtocolTests", ["RNBDProtocol", "WireFormat"]),
-  tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
+  tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"], isHot: true),
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),
   tests(
     "NBDServerTests",
