@@ -37,6 +37,19 @@ public enum BackendError: Error, Equatable, Sendable {
   case notFast
 }
 
+extension BackendError {
+  /// For the log.
+  public var text: String {
+    switch self {
+    case .system(let error): error.text
+    case .range: "outside of the medium"
+    case .readOnly: "read-only"
+    case .truncated: "the medium has become shorter"
+    case .notFast: "zeroes would have to be written"
+    }
+  }
+}
+
 /// A piece of a medium, and what is known of it.
 public struct BackendExtent: Equatable, Sendable {
   public var byteCount: UInt64

@@ -285,6 +285,7 @@ extension MirrorBackend {
     if failed != 0 || took == 0 {
       try core.settle(failed: failed, took: took, failure, regions: regions)
     }
+    try core.checkRecorded()
     // Also at the end: a flush while it was going on did not cover it.
     if !core.touched.all(regions, are: true) { core.touched.insert(regions) }
   }

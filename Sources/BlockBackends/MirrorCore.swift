@@ -69,7 +69,8 @@ final class MirrorCore: Sendable {
   let gate = MirrorGate()
   let file: MirrorStateFile
   let records: Mutex<Records>
-  let needsWork = Atomic(true)
+  /// A half is out of use, and it could not be recorded: no write is acknowledged meanwhile.
+  let isUnrecorded = Atomic(false)
 
   init(
     _ assembly: MirrorAssembly, backends: [(any BlockBackend)?], state: any BlockBackend,
@@ -238,7 +239,6 @@ extension MirrorCore {
       if !remains, let regions, goodNow.nonzeroBitCount > 1 {
         unsettled.insert(regions)
         isUnsettled.store(true, ordering: .releasing)
-        needsWork.store(true, ordering: .releasing)
       }
       try takeOut(leaving, error, &records)
       if !remains { throw error }
@@ -257,7 +257,7 @@ extension MirrorCore {
     good.store(goodNow & ~leaving, ordering: .sequentiallyConsistent)
     let wasGood = leaving & goodNow != 0
     if wasGood { records.header.generation = records.header.generation.next() }
-    var failure: BackendError?
+    isUnrecorded.store(true, ordering: .sequentiallyConsistent)
     for (index, half) in halves.enumerated() where leaving >> UInt64(index) & 1 == 1 {
       records.epochs[index] += 1
       records.failures[index] += 1
@@ -265,21 +265,40 @@ extension MirrorCore {
         byMilliseconds: retryMilliseconds(records.failures[index]))
       records.header.halves[index].isGood = false
       add(recorded, to: half.stale)
-      do throws(BackendError) { try file.write(map: 1 + index, from: half.stale) } catch {
-        failure = error
-      }
       report(
         .outOfUse(
           half: places[index], error, remaining: (goodNow & ~leaving).nonzeroBitCount))
     }
+    try recordAll(&records)
+    if wasGood { try relabel(&records) }
+  }
+
+  /// What halves have missed, then who is good.
+  private func recordAll(_ records: inout Records) throws(BackendError) {
+    let activeNow = active.load(ordering: .acquiring)
     do throws(BackendError) {
-      if let failure { throw failure }
+      for (index, half) in halves.enumerated() where activeNow >> UInt64(index) & 1 == 0 {
+        try file.write(map: 1 + index, from: half.stale)
+      }
       try file.write(&records.header)
     } catch {
       cannotRecord(error, &records)
       throw error
     }
-    if wasGood { try relabel(&records) }
+    records.cannotRecord = false
+    isUnrecorded.store(false, ordering: .sequentiallyConsistent)
+  }
+
+  /// Before a write is acknowledged: nothing is left that had to be recorded.
+  @inline(__always)
+  func checkRecorded() throws(BackendError) {
+    if isUnrecorded.load(ordering: .acquiring) { try recordWhatIsLeft() }
+  }
+
+  private func recordWhatIsLeft() throws(BackendError) {
+    try records.withLock { records throws(BackendError) in
+      if isUnrecorded.load(ordering: .acquiring) { try recordAll(&records) }
+    }
   }
 
   private func retryMilliseconds(_ failures: Int) -> UInt64 {
@@ -375,7 +394,6 @@ extension MirrorCore {
       records.epochs[index] += 1
       halves[index].backend.withLock { $0 = backend }
       active.store(activeNow | 1 << UInt64(index), ordering: .sequentiallyConsistent)
-      needsWork.store(true, ordering: .releasing)
       report(
         .resyncBegins(
           half: places[index], byteCount: halves[index].stale.population * regionByteCount))

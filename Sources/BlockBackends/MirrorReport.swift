@@ -72,7 +72,7 @@ public enum MirrorError: Error, Equatable, Sendable {
         "make its file larger"
       )
     case .state(let error):
-      ("the state of the mirror cannot be used: \(error)", "check the file of its state")
+      ("the state of the mirror cannot be used: \(error.text)", "check the file of its state")
     case .memory(let error):
       ("the mirror has no memory for its maps: \(error.text)", "give the server more memory")
     }
@@ -95,7 +95,7 @@ public enum HalfRefusal: Error, Equatable, Sendable {
   public var report: (reason: String, advice: String) {
     switch self {
     case .notThere: ("is not there", "bring it back")
-    case .unreadable(let error): ("cannot be read: \(error)", "check the medium")
+    case .unreadable(let error): ("cannot be read: \(error.text)", "check the medium")
     case .readOnly: ("may not be written to", "check its permissions")
     case .tooSmall(let needed, let actual):
       ("has \(actual) bytes and needs \(needed)", "take a larger medium")
@@ -146,7 +146,7 @@ public enum MirrorEvent: Equatable, Sendable {
     switch self {
     case .outOfUse(let half, let error, let remaining):
       (
-        "half \(half) failed (\(error)) and is out of use; \(remaining) left",
+        "half \(half) failed (\(error.text)) and is out of use; \(remaining) left",
         "check the medium; it is brought up to date when it works again"
       )
     case .refused(let half, let refusal):
@@ -159,12 +159,12 @@ public enum MirrorEvent: Equatable, Sendable {
     case .settled: ("all halves are the same again", nil)
     case .unreadable(let half, let offset, let error):
       (
-        "half \(half) cannot be read at \(offset) (\(error)), and no other half has it",
+        "half \(half) cannot be read at \(offset) (\(error.text)), and no other half has it",
         "replace what is broken, then restore from a backup"
       )
     case .cannotRecord(let error):
       (
-        "the state of the mirror cannot be written (\(error)); writes fail",
+        "the state of the mirror cannot be written (\(error.text)); writes fail",
         "check the file of its state"
       )
     case .stateReplaced:

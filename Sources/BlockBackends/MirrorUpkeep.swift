@@ -352,5 +352,6 @@ extension MirrorCore {
       }
     }
     if failed != 0 { try settle(failed: failed, took: took, failure, regions: nil) }
+    try checkRecorded()
   }
 }
