@@ -15,6 +15,22 @@ public final class SessionStatistics: Sendable {
 
   public init() {}
 
+  /// Adds what has been done since the last time.
+  public func add(_ done: SessionCounters) {
+    if done.reads != 0 {
+      readCount.add(done.reads, ordering: .relaxed)
+      readByteCount.add(done.readBytes, ordering: .relaxed)
+    }
+    if done.writes != 0 {
+      writeCount.add(done.writes, ordering: .relaxed)
+      writtenByteCount.add(done.writtenBytes, ordering: .relaxed)
+    }
+    if done.zeroes != 0 { zeroCount.add(done.zeroes, ordering: .relaxed) }
+    if done.trims != 0 { trimCount.add(done.trims, ordering: .relaxed) }
+    if done.flushes != 0 { flushCount.add(done.flushes, ordering: .relaxed) }
+    if done.errors != 0 { errorCount.add(done.errors, ordering: .relaxed) }
+  }
+
   public var snapshot: SessionCounters {
     SessionCounters(
       reads: readCount.load(ordering: .relaxed),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "CLinux.h"
 #include <liburing.h>
+#include <linux/fs.h>
 
 struct clinux_ring { struct io_uring uring; };
 
@@ -66,6 +67,25 @@ int clinux_ring_receive(struct clinux_ring *ring, int fd, void *into, size_t cou
 }
 int clinux_ring_read(struct clinux_ring *ring, int fd, void *into, size_t count, uint64_t data) {
   return transfer(ring, IORING_OP_READ, fd, into, count, (uint64_t)-1, data);
+}
+int clinux_ring_read_at(struct clinux_ring *ring, int fd, void *into, size_t count, uint64_t offset,
+                        uint64_t data) {
+  return transfer(ring, IORING_OP_READ, fd, into, count, offset, data);
+}
+int clinux_ring_write_at(struct clinux_ring *ring, int fd, const void *from, size_t count,
+                         uint64_t offset, int is_durable, uint64_t data) {
+  int error;
+  struct io_uring_sqe *sqe = next(ring, IORING_OP_WRITE, fd, data, &error);
+  if (!sqe) return error;
+  sqe->addr = (uintptr_t)from;
+  sqe->len = (uint32_t)count;
+  sqe->off = offset;
+  sqe->rw_flags = is_durable ? RWF_DSYNC : 0;
+  return 0;
+}
+int clinux_ring_submit(struct clinux_ring *ring) {
+  int result = io_uring_submit(&ring->uring);
+  return result < 0 ? result : 0;
 }
 int clinux_ring_poll(struct clinux_ring *ring, int fd, uint32_t events, uint64_t data) {
   int error;

@@ -59,6 +59,36 @@ public import CLinux
       unsafe clinux_ring_read(ring, descriptor, buffer.baseAddress, buffer.count, data))
   }
 
+  /// Queues pread(2). `buffer` must stay where it is until the completion.
+  public borrowing func queueRead(
+    _ descriptor: CInt, into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64,
+    data: UInt64
+  ) throws(SystemError) {
+    // SAFETY: the caller keeps the buffer.
+    _ = try checked(
+      unsafe clinux_ring_read_at(
+        ring, descriptor, buffer.baseAddress, buffer.count, offset, data))
+  }
+
+  /// Queues pwrite(2), and fdatasync(2) of what it writes if `isDurable`. `bytes` must stay where
+  /// they are until the completion.
+  public borrowing func queueWrite(
+    _ descriptor: CInt, from bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool,
+    data: UInt64
+  ) throws(SystemError) {
+    // SAFETY: the caller keeps the bytes.
+    _ = try checked(
+      unsafe clinux_ring_write_at(
+        ring, descriptor, bytes.baseAddress, bytes.count, offset, isDurable ? 1 : 0, data))
+  }
+
+  /// Hands over what is queued.
+  public borrowing func submit() throws(SystemError) {
+    let result = unsafe clinux_ring_submit(ring)
+    // EINTR, and EAGAIN or EBUSY for a queue that a look at the completions empties.
+    if result != -4, result != -11, result != -16 { _ = try checked(result) }
+  }
+
   /// Queues one wait until the descriptor can be written to.
   public borrowing func queueWritable(_ descriptor: CInt, data: UInt64) throws(SystemError) {
     _ = try checked(unsafe clinux_ring_poll(ring, descriptor, UInt32(clinux_POLLOUT), data))

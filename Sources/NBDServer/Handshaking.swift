@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Carries a `ServerHandshake` out on a socket: reads, writes, looks exports up, keeps the time.
+// Carries a `ServerHandshake` out on a socket: reads, writes, looks exports up. Like the session that
+// follows it goes on by turns, and never waits unless the thread is its own.
 
 import BlockBackends
 import BlockServer
+import CLinux
 import LinuxSystem
 import NBDProtocol
 import WireFormat
@@ -26,16 +28,28 @@ struct Handshaking {
     var receivedByteCount: UInt64 = 0
   }
 
+  /// Why `advance` has returned.
+  enum Step {
+    case input
+    case output
+    /// What comes next may take its time: only a thread that waits may go on.
+    case medium
+    case over(Outcome)
+  }
+
   private let table: ExportTable
   private let attachments: Attachments
   private let access: WriteAccess
   private let control: ConnectionControl
-  private let deadline: Deadline
+  /// From the acceptance to the end of the negotiation.
+  let deadline: Deadline
   private let isStopping: SharedFlag
   private var machine: ServerHandshake
   private var entry: Entry?
   private var receivedByteCount: UInt64 = 0
   private var failure: Outcome?
+  private var output: [UInt8] = []
+  private var sentByteCount = 0
 
   init(
     table: ExportTable, attachments: Attachments, access: WriteAccess, deadline: Deadline,
@@ -50,60 +64,116 @@ struct Handshaking {
     machine = ServerHandshake(optionCountMaximum: optionCountMaximum)
   }
 
-  mutating func run(_ socket: borrowing StreamSocket) -> Outcome {
-    let outcome = negotiate(socket)
-    if case .entered = outcome { return outcome }
+  static let lateness = Outcome.ended(
+    reason: "the client did not finish the negotiation in time")
+
+  /// Gives up what has been taken, when the client has not entered in the end.
+  func abandon() {
     // Entered, and gone before it could be told so.
     if let attached = entry?.attached {
       attachments.leave(attached.connection, saysGoodbye: false)
     }
-    return outcome
   }
 
-  private mutating func negotiate(_ socket: borrowing StreamSocket) -> Outcome {
+  /// Goes on until something has to be waited for. `receives`: the client may have sent something.
+  /// `waits`: exports may be opened that take their time.
+  mutating func advance(_ socket: CInt, receives: Bool, waits: Bool) -> Step {
     do {
-      while true {
-        machine.isStopping = isStopping.isSet
-        switch machine.next() {
-        case .receive:
-          var bytes: [UInt8] = []
-          try socket.receive(into: &bytes, maximum: 4096, until: deadline)
-          guard !bytes.isEmpty else {
-            return failure ?? .ended(reason: "the client left before it entered an export")
-          }
-          receivedByteCount += UInt64(bytes.count)
-          machine.receive(bytes.span)
-        case .send(let bytes):
-          try socket.send(bytes, until: deadline)
-        case .findExport(let name, let isEntry):
-          find(name, isEntry: isEntry)
-        case .listExports:
-          machine.answer(
-            listing: table.exports.map {
-              ListedExport(name: $0.name, description: $0.description)
-            })
-        case .checkSession(let identity):
-          if attachments.isStale(AttachmentClaim(identity), among: table.exports) {
-            refuse(.stale(slot: identity.slot), .errInvalid, export: "")
-          } else {
-            machine.acceptSession()
-          }
-        case .enter(let received):
-          guard var entry else { return .ended(reason: "no export was opened") }
-          entry.receivedByteCount = receivedByteCount
-          return .entered(entry, received: received)
-        case .close(let ending):
-          return failure ?? .ended(reason: ending.reason)
+      let step = try advanceUnchecked(socket, receives: receives, waits: waits)
+      if case .over(let outcome) = step {
+        if case .entered = outcome { return step }
+        abandon()
+      }
+      return step
+    } catch {
+      abandon()
+      if error == .connectionReset || error.errno == 32 {
+        // EPIPE: after a LIST or an INFO, many clients just leave.
+        return .over(
+          failure ?? .ended(reason: "the client left before it entered an export"))
+      }
+      return .over(.ended(reason: "the connection failed in the negotiation: \(error.text)"))
+    }
+  }
+
+  private mutating func advanceUnchecked(
+    _ socket: CInt, receives: Bool, waits: Bool
+  ) throws(SystemError) -> Step {
+    while true {
+      guard try sendOutput(socket) else { return .output }
+      machine.isStopping = isStopping.isSet
+      switch machine.next() {
+      case .receive:
+        guard receives else { return .input }
+        guard let count = try receive(socket) else { return .input }
+        guard count > 0 else {
+          return .over(failure ?? .ended(reason: "the client left before it entered an export"))
+        }
+      case .send(let bytes):
+        output = bytes
+        sentByteCount = 0
+      case .findExport(let name, let isEntry):
+        if isEntry, !waits, mayTakeTime(name) { return .medium }
+        find(name, isEntry: isEntry)
+      case .listExports:
+        machine.answer(
+          listing: table.exports.map {
+            ListedExport(name: $0.name, description: $0.description)
+          })
+      case .checkSession(let identity):
+        if attachments.isStale(AttachmentClaim(identity), among: table.exports) {
+          refuse(.stale(slot: identity.slot), .errInvalid, export: "")
+        } else {
+          machine.acceptSession()
+        }
+      case .enter(let received):
+        guard var entry else { return .over(.ended(reason: "no export was opened")) }
+        entry.receivedByteCount = receivedByteCount
+        return .over(.entered(entry, received: received))
+      case .close(let ending):
+        return .over(failure ?? .ended(reason: ending.reason))
+      }
+    }
+  }
+
+  /// Whether an export makes a layer, or its older connections have to be waited for.
+  private func mayTakeTime(_ name: ByteString) -> Bool {
+    machine.identity != nil || table.export(named: name)?.access == .overlay
+  }
+
+  /// False when the socket takes no more now.
+  private mutating func sendOutput(_ socket: CInt) throws(SystemError) -> Bool {
+    while sentByteCount < output.count {
+      let sent = sentByteCount
+      let result = unsafe output.withUnsafeBytes { raw in
+        // SAFETY: `sent` is below the array's count.
+        unsafe clinux_send(
+          socket, raw.baseAddress! + sent, raw.count - sent, CInt(clinux_MSG_DONTWAIT))
+      }
+      if result == -11 { return false }  // EAGAIN
+      if result != -4 { sentByteCount += try checked(result) }  // EINTR
+    }
+    return true
+  }
+
+  /// Nil when nothing is there now, 0 at the end of the stream.
+  private mutating func receive(_ socket: CInt) throws(SystemError) -> Int? {
+    var result = 0
+    repeat {
+      unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 4096) { room in
+        // SAFETY: the room's own address and length; what has been received is initialized.
+        unsafe result = clinux_recv(
+          socket, room.baseAddress, room.count, CInt(clinux_MSG_DONTWAIT))
+        if result > 0 {
+          let received = unsafe UnsafeBufferPointer(rebasing: room[..<result])
+          machine.receive(unsafe received.span)
         }
       }
-    } catch .timedOut {
-      return .ended(reason: "the client did not finish the negotiation in time")
-    } catch  where error == .connectionReset || error.errno == 32 {
-      // EPIPE: after a LIST or an INFO, many clients just leave.
-      return failure ?? .ended(reason: "the client left before it entered an export")
-    } catch {
-      return .ended(reason: "the connection failed in the negotiation: \(error.text)")
-    }
+    } while result == -4  // EINTR
+    if result == -11 { return nil }  // EAGAIN
+    let count = try checked(result)
+    receivedByteCount += UInt64(count)
+    return count
   }
 
   private mutating func find(_ name: ByteString, isEntry: Bool) {

@@ -4,7 +4,8 @@ import LinuxSystem
 
 /// Memory that the system gives page by page when it is first touched, and takes back on demand:
 /// room for the longest request costs nothing to a session that makes short ones.
-@safe struct MappedMemory: ~Copyable {
+@safe struct MappedMemory: ~Copyable, @unchecked Sendable {
+  // Unchecked: an address that never changes; what lies there is the owner's business.
   /// Valid as long as the value lives.
   let buffer: UnsafeMutableRawBufferPointer
 

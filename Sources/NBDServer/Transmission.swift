@@ -1,186 +1,265 @@
 // SPDX-License-Identifier: Apache-2.0
-// The transmission phase of one connection, on the thread that owns it.
+// The transmission phase of one connection, carried on by whichever thread owns it at the moment.
 //
 // Whatever requests have arrived are served in order, and their replies leave together when no
 // complete request is left: one receive and one send for as many requests as the client keeps in
-// flight. Both buffers are taken at the start; nothing is allocated for a request.
+// flight. Nothing is allocated for a request.
 //
-//   input   |--served--|==requests and payloads==|----free----|
-//   output  |==replies==|----free----|        sent whole before anything is waited for
+//   arrivals ──► request ──► rules ──► backend ──► replies ──► sent whole before anything is awaited
+//
+// The thread may be the session's alone: then everything waits in place. Or it has many sessions:
+// then whatever would wait ends the turn, and the session goes on when there is something to do.
 
 import BlockBackends
 import BlockServer
 import CLinux
 import LinuxSystem
 import NBDProtocol
-import Synchronization
 import WireFormat
 
-/// Why a session ended.
-enum SessionEnding: Error, Equatable {
-  case disconnected
-  /// The stream ended between two requests, without DISC.
-  case closedByClient
-  /// The stream ended inside a request, or the socket failed.
-  case vanished(SystemError?)
-  case lostFrame(magic: UInt64)
-  case serverStopping
-  /// Another connection of the attachment has its place.
-  case replaced
-  case notSetUp(SystemError)
-
-  var reason: String {
-    switch self {
-    case .disconnected: "disconnected"
-    case .closedByClient: "closed by the client"
-    case .vanished(nil): "the client vanished inside a request"
-    case .vanished(let error?): "the connection failed: \(error.text)"
-    case .lostFrame(let magic):
-      "the client sent 0x\(String(magic, radix: 16)) where a request belongs"
-    case .serverStopping: "the server is stopping"
-    case .replaced: "a newer connection of this client took its place"
-    case .notSetUp(let error): "no session could be set up: \(error.text)"
-    }
-  }
-}
-
 struct Transmission: ~Copyable {
-  /// A WRITE of more than this is written in pieces.
-  private static let inputByteCount = 2 << 20
-  /// Not more is received at once unless a payload needs it: the rest stays untouched.
-  private static let receiveByteCount = 256 << 10
-  /// Replies that have grown to this leave before the next request is served.
-  private static let outputByteCountTarget = 256 << 10
-  /// Output memory beyond it goes back to the system after use.
-  private static let outputByteCountKept = 4 << 20
+  /// Why `advance` has returned.
+  enum Pause {
+    /// Everything that came is answered, and nothing more is there.
+    case input
+    /// The client does not take the replies.
+    case output
+    /// A request would have to wait for a medium or for another connection.
+    case medium
+    /// Everything that came is answered, and the thread is needed by others.
+    case turn
+  }
 
   /// Whether the client is there is looked at this often, before a request is begun: short beside
   /// the time after which a client gives a silent server up.
-  private static let lookMilliseconds: UInt64 = 500
+  private static let lookNanoseconds: UInt64 = 500_000_000
+  /// Reads from here on are sent from the file that they lie in; below the copy costs less.
+  private static let uncopiedByteCount = 32 << 10
 
   private let socket: CInt
   private let backend: any BlockBackend
   private let rules: RequestRules
   private let flags: TransmissionFlags
-  private let statistics: SessionStatistics
+  private let engine: EngineState
   private let isStopping: SharedFlag
   private let attached: (connection: AttachmentConnection, identity: SessionIdentity)?
+  private let statistics: SessionStatistics
 
-  private let input: MappedMemory
-  private var inputStart = 0
-  private var inputEnd = 0
-  /// All that was taken off the socket, the handshake included.
-  private var takenByteCount: UInt64
-  private let output: MappedMemory
-  private var outputEnd = 0
+  private var arrivals: Arrivals
+  private var replies: Replies
+  private var payload: Payload?
+  /// Once what has been answered has left, the session ends.
+  private var ending: SessionEnding?
+  private var tally = SessionCounters()
   /// The first request is looked at, too: the process may have been stopped before it came.
-  private var lookedAt = MonotonicTime(nanoseconds: 0)
+  private var lookedAt: UInt64 = 0
+  /// In `clinux_coarse_nanoseconds`: it does not leave its thread to others before.
+  private var staysUntil: UInt64 = 0
+  /// Nil while nothing is under way.
+  private var buffers: SessionBuffers?
 
-  /// `socket` stays the caller's, is blocking, and outlives the value. `received`: what the
-  /// handshake had read beyond its end.
+  /// A WRITE whose payload is being taken.
+  private struct Payload {
+    var request: Request
+    /// Where the next byte goes.
+    var offset: UInt64
+    var left: UInt64
+    /// Of the first piece that failed: the rest is taken all the same.
+    var error: ErrorNumber
+    /// No newer copy of the request has been seen.
+    var isWanted = true
+  }
+
+  /// `socket` stays the caller's, and outlives the value.
   init(
-    socket: CInt, entry: Handshaking.Entry, received: [UInt8], statistics: SessionStatistics,
+    socket: CInt, entry: Handshaking.Entry, statistics: SessionStatistics, engine: EngineState,
     isStopping: SharedFlag
-  ) throws(SystemError) {
-    let input = try MappedMemory(byteCount: Self.inputByteCount)
-    let output = try MappedMemory(
-      byteCount: Self.outputByteCountTarget + SimpleReply.byteCount + Int(payloadByteCountMaximum))
-    precondition(received.count <= Self.inputByteCount)  // The handshake reads 4 KiB at a time.
-    unsafe input.buffer.copyBytes(from: received)  // SAFETY: checked in the line above.
-    inputEnd = received.count
-    self.input = input
-    self.output = output
-    takenByteCount = entry.receivedByteCount
+  ) {
     self.socket = socket
     backend = entry.backend
     attached = entry.attached
     self.statistics = statistics
+    self.engine = engine
     self.isStopping = isStopping
     let geometry = entry.export.geometry(isAttached: attached != nil)
     rules = RequestRules(geometry, payloadByteCountMaximum: UInt64(payloadByteCountMaximum))
     flags = TransmissionFlags(geometry)
+    arrivals = Arrivals(socket: socket, takenByteCount: entry.receivedByteCount)
+    replies = Replies(socket: socket)
   }
 
-  /// Serves until the session ends, and says why.
-  mutating func run() -> SessionEnding {
+  /// Whether memory must be lent before `advance`.
+  var needsBuffers: Bool { buffers == nil }
+
+  mutating func lend(_ lent: SessionBuffers) {
+    buffers = lent
+    arrivals.lend(lent)
+    replies.lend(lent)
+  }
+
+  /// The memory, when nothing is in it.
+  mutating func takeBackBuffers() -> SessionBuffers? {
+    guard arrivals.isEmpty, replies.isEmpty else { return nil }
+    arrivals.lend(nil)
+    replies.lend(nil)
+    return buffers.take()
+  }
+
+  /// Until then the thread is kept, however many sessions are busy.
+  mutating func stay(until time: UInt64) { staysUntil = time }
+
+  /// What the handshake had read beyond its end; once, with memory lent.
+  mutating func put(_ received: [UInt8]) { arrivals.put(received) }
+
+  /// Serves until something has to be waited for. `waits`: the thread is the session's own, and
+  /// waits in place, but for `turn`, and for `input` that has not come for the socket's time.
+  mutating func advance(waits: Bool) throws(SessionEnding) -> Pause {
     do {
-      while true {
-        while inputEnd - inputStart >= Request.byteCount { try serveNext() }
-        try sendReplies()
-        if isStopping.isSet { return .serverStopping }
-        try receive(atLeast: Request.byteCount, isInsideRequest: false)
-      }
+      return try advanceUnmasked(waits: waits)
     } catch {
-      if attached?.connection.isReplaced == true { return .replaced }
-      // What was finished before DISC or a lost frame is still answered.
-      if error == .disconnected { try? sendReplies() }
-      return error
+      publish()
+      if attached?.connection.isReplaced == true { throw .replaced }
+      throw error
+    }
+  }
+
+  private mutating func advanceUnmasked(waits: Bool) throws(SessionEnding) -> Pause {
+    var hasReceived = false
+    while true {
+      if let pause = try serveArrived(waits: waits) {
+        publish()
+        // What is answered does not wait with the rest.
+        if pause == .medium { _ = try send(waits: false) }
+        return pause
+      }
+      publish()
+      guard try send(waits: waits) else { return .output }
+      if let ending { throw ending }
+      if payload == nil {
+        if isStopping.isSet { throw .serverStopping }
+        // A turn is what came in one receive: others wait for theirs.
+        if waits, engine.isCrowded, arrivals.isEmpty, clinux_coarse_nanoseconds() >= staysUntil {
+          return .turn
+        }
+      }
+      // Of what was taken only the beginning of a request is left.
+      attached?.connection.hasServed(arrivals.takenByteCount)
+      if !waits, hasReceived { return .input }
+      guard try receive(waits: waits) else { return .input }
+      hasReceived = true
+    }
+  }
+
+  /// Serves every request that is there; nil when more has to come.
+  private mutating func serveArrived(waits: Bool) throws(SessionEnding) -> Pause? {
+    while ending == nil {
+      if payload != nil {
+        guard waits else { return .medium }
+        guard try takePayload() else { return nil }
+      } else {
+        guard arrivals.count >= Request.byteCount else { return nil }
+        if let pause = try serveNext(waits: waits) { return pause }
+      }
+    }
+    return nil
+  }
+
+  /// Tells others what the session has done.
+  private mutating func publish() {
+    if tally != SessionCounters() {
+      statistics.add(tally)
+      tally = SessionCounters()
     }
   }
 }
 
 // Requests.
 extension Transmission {
-  private mutating func serveNext() throws(SessionEnding) {
-    let request: Request
+  /// The request that is next; it stays where it is.
+  private func nextRequest() throws(SessionEnding) -> Request {
     do {
-      // SAFETY: the caller has seen that so many bytes are there.
-      let bytes = unsafe UnsafeRawBufferPointer(
-        rebasing: input.buffer[inputStart..<(inputStart + Request.byteCount)])
-      request = try unsafe Request(decoding: bytes.bindMemory(to: UInt8.self).span)
+      // SAFETY: the bytes are used before anything is received.
+      let bytes = unsafe arrivals.next(Request.byteCount)
+      return try unsafe Request(decoding: bytes.bindMemory(to: UInt8.self).span)
     } catch {
       var magic: UInt64 = 0
       if case .magic(_, let actual) = error { magic = actual }
       throw .lostFrame(magic: magic)
     }
-    inputStart += Request.byteCount
-
-    guard request.command != .disconnect else { throw .disconnected }
-    // Whatever is wrong with a WRITE, its payload comes: it is taken before the answer.
-    var error = invalidFlags(of: request)
-    if request.command == .write {
-      if error == .none { return try write(request) }
-      try skip(UInt64(request.length))
-      return try reply(error, to: request)
-    }
-    guard error == .none else { return try reply(error, to: request) }
-    // `read` and `write` begin and end for themselves: between the two nothing may wait for the
-    // client, or a newer copy of the request would wait for it, too.
-    if request.command == .read { return try read(request) }
-    guard try begin(request) else { return }
-    switch request.command {
-    case .flush: error = flush(request)
-    case .trim where flags.contains(.sendTrim) || rules.isReadOnly: error = trim(request)
-    case .writeZeroes: error = writeZeroes(request)
-    default: error = .einval
-    }
-    guard end() else { return }
-    try reply(error, to: request)
   }
 
-  /// False when the request is to be forgotten: a newer copy of it has been seen.
-  private mutating func begin(_ request: Request) throws(SessionEnding) -> Bool {
+  /// Nil when the request is done with, or its payload is being taken; it is still there otherwise.
+  private mutating func serveNext(waits: Bool) throws(SessionEnding) -> Pause? {
+    let request: Request
+    do {
+      request = try nextRequest()
+    } catch {
+      ending = error
+      return nil
+    }
+    guard request.command != .disconnect else {
+      ending = .disconnected
+      return nil
+    }
+    var error = invalidFlags(of: request)
+    if request.command == .read, error == .none { return try read(request, waits: waits) }
+    // All others may take their time.
+    guard waits else { return .medium }
+    guard try makeRoom(for: SimpleReply.byteCount, waits: waits) else { return .output }
+    if request.command == .write {
+      arrivals.use(Request.byteCount)
+      beginPayload(request, error)
+      return nil
+    }
+    if error == .none {
+      // `read` and `write` begin and end for themselves: between the two nothing may wait for the
+      // client, or a newer copy of the request would wait for it, too.
+      switch try begin(request, waits: waits) {
+      case .execute: break
+      case .mustWait: return .medium
+      case .superseded, .fenced:
+        arrivals.use(Request.byteCount)
+        return nil
+      }
+      switch request.command {
+      case .flush: error = flush(request)
+      case .trim where flags.contains(.sendTrim) || rules.isReadOnly: error = trim(request)
+      case .writeZeroes: error = writeZeroes(request)
+      default: error = .einval
+      }
+      guard end() else {
+        arrivals.use(Request.byteCount)
+        return nil
+      }
+    }
+    arrivals.use(Request.byteCount)
+    reply(error, to: request)
+    return nil
+  }
+
+  /// Whether the request may be executed now. `superseded`: it is to be forgotten, for a newer copy
+  /// of it has been seen. Throws when the whole session is.
+  private mutating func begin(
+    _ request: Request, waits: Bool
+  ) throws(SessionEnding) -> Attachment.Admission {
     try lookForClient()
-    guard let attached else { return true }
+    guard let attached else { return .execute }
     let mark = RequestMark(request.cookie, attached.identity.flags)
     var admission = attached.connection.begin(mark, mayWait: false)
-    if admission == .mustWait {
+    if admission == .mustWait, waits {
       // What is answered must not wait with it.
-      try sendReplies()
+      _ = try send(waits: true)
       admission = attached.connection.begin(mark, mayWait: true)
     }
-    switch admission {
-    case .execute: return true
-    case .superseded, .mustWait: return false
-    case .fenced: throw .replaced
-    }
+    if admission == .fenced { throw .replaced }
+    return admission
   }
 
   /// A server that was stopped wakes up with requests in its hands whose client has gone on with
   /// another server meanwhile: they are as good as never sent, and must not land after newer ones.
   private mutating func lookForClient() throws(SessionEnding) {
-    let now = MonotonicTime.now
-    guard now.milliseconds(since: lookedAt) >= Self.lookMilliseconds else { return }
+    let now = clinux_coarse_nanoseconds()
+    guard now &- lookedAt >= Self.lookNanoseconds else { return }
     lookedAt = now
     // Reports an aborted connection, and one that has ended both ways, whatever it is asked.
     guard clinux_poll(socket, 0, 0) == 0 else { throw .vanished(.connectionReset) }
@@ -191,6 +270,7 @@ extension Transmission {
 
   /// EINVAL for a flag that is unknown, or not valid with this command on this export.
   private func invalidFlags(of request: Request) -> ErrorNumber {
+    if request.flags.isEmpty { return .none }
     var allowed: CommandFlags = flags.contains(.sendFUA) ? .fua : []
     // A read-only export answers EPERM, which says more than EINVAL.
     if rules.isReadOnly { allowed.insert(.fua) }
@@ -198,88 +278,140 @@ extension Transmission {
     return request.flags.isSubset(of: allowed) ? .none : .einval
   }
 
-  private mutating func read(_ request: Request) throws(SessionEnding) {
+  private mutating func read(
+    _ request: Request, waits: Bool
+  ) throws(SessionEnding) -> Pause? {
     let range: Range<UInt64>
     do {
       range = try rules.check(.read, offset: request.offset, length: UInt64(request.length))
     } catch {
-      return try reply(ErrorNumber(error, of: .read), to: request)
+      guard try makeRoom(for: SimpleReply.byteCount, waits: waits) else { return .output }
+      arrivals.use(Request.byteCount)
+      reply(ErrorNumber(error, of: .read), to: request)
+      return nil
     }
-    let count = range.count
-    try makeRoom(for: SimpleReply.byteCount + count)
-    guard try begin(request) else { return }
-    // SAFETY: there is room for the header and the data: `makeRoom` has seen to it, and `begin`
-    // only takes replies away.
-    let data = unsafe UnsafeMutableRawBufferPointer(
-      rebasing: output.buffer[
-        (outputEnd + SimpleReply.byteCount)..<(outputEnd + SimpleReply.byteCount + count)])
+    let count = Int(truncatingIfNeeded: range.upperBound &- range.lowerBound)
+    let file = count >= Self.uncopiedByteCount ? cachedFileRange(of: range) : nil
+    let copiedByteCount = file == nil ? count : 0
+    guard try makeRoom(for: SimpleReply.byteCount + copiedByteCount, waits: waits) else {
+      return .output
+    }
+    switch try begin(request, waits: waits) {
+    case .execute: break
+    case .mustWait: return .medium
+    case .superseded, .fenced:
+      arrivals.use(Request.byteCount)
+      return nil
+    }
     var error = ErrorNumber.none
-    do {
-      if count > 0 { try unsafe backend.read(into: data, at: range.lowerBound) }
-    } catch let failure {
-      error = ErrorNumber(failure)
-    }
-    guard end() else { return }
-    guard error == .none else { return try reply(error, to: request) }
-    try reply(.none, to: request)
-    outputEnd += count
-    statistics.readCount.add(1, ordering: .relaxed)
-    statistics.readByteCount.add(UInt64(count), ordering: .relaxed)
-  }
-
-  private mutating func write(_ request: Request) throws(SessionEnding) {
-    let range: Range<UInt64>
-    do {
-      range = try rules.check(.write, offset: request.offset, length: UInt64(request.length))
-    } catch {
-      try skip(UInt64(request.length))
-      return try reply(ErrorNumber(error, of: .write), to: request)
-    }
-    let isDurable = request.flags.contains(.fua)
-    var error = ErrorNumber.none
-    var isWanted = true
-    var offset = range.lowerBound
-    while offset < range.upperBound {
-      let count = Int(min(UInt64(Self.inputByteCount / 2), range.upperBound - offset))
-      try receive(atLeast: count, isInsideRequest: true)
-      // SAFETY: so many bytes are there.
-      let piece = unsafe UnsafeRawBufferPointer(
-        rebasing: input.buffer[inputStart..<(inputStart + count)])
-      inputStart += count
-      offset += UInt64(count)
-      // The rest of the payload is taken all the same.
-      guard error == .none, isWanted else { continue }
-      isWanted = try begin(request)
-      guard isWanted else { continue }
+    var isDone = true
+    if copiedByteCount > 0 {
+      // SAFETY: there is room for the head and the data: `makeRoom` has seen to it, and `begin` only
+      // takes replies away.
+      let data = unsafe replies.room(for: count, after: SimpleReply.byteCount)
       do {
-        // Durable with its last piece: that makes the earlier ones durable, too.
-        try unsafe backend.write(
-          piece, at: offset - UInt64(count), isDurable: isDurable && offset == range.upperBound)
+        if waits {
+          try unsafe backend.read(into: data, at: range.lowerBound)
+        } else {
+          isDone = try unsafe backend.readWithoutWaiting(into: data, at: range.lowerBound)
+        }
       } catch let failure {
         error = ErrorNumber(failure)
       }
-      isWanted = end()
     }
-    guard isWanted else { return }
-    if error == .none {
-      statistics.writeCount.add(1, ordering: .relaxed)
-      statistics.writtenByteCount.add(UInt64(range.count), ordering: .relaxed)
-    }
-    try reply(error, to: request)
+    let isWanted = end()
+    guard isDone else { return .medium }
+    arrivals.use(Request.byteCount)
+    guard isWanted else { return nil }
+    reply(error, to: request)
+    guard error == .none else { return nil }
+    if let file { replies.append(file, byteCount: count) } else { replies.append(count) }
+    tally.reads &+= 1
+    tally.readBytes &+= UInt64(count)
+    return nil
   }
 
-  private func flush(_ request: Request) -> ErrorNumber {
+  /// Where the bytes lie in a file, all of them in memory: sending them neither waits nor fails.
+  private func cachedFileRange(of range: Range<UInt64>) -> BackendFileRange? {
+    guard engine.sendsFiles, let file = backend.fileRange(of: range) else { return nil }
+    let isCached = clinux_is_cached(
+      file.descriptor, file.offset, range.upperBound &- range.lowerBound)
+    if isCached < 0 { engine.sendNoFiles() }
+    return isCached == 1 ? file : nil
+  }
+
+  /// Takes a WRITE's head; whatever is wrong with it, its payload comes.
+  private mutating func beginPayload(_ request: Request, _ flagError: ErrorNumber) {
+    var error = flagError
+    if error == .none {
+      do {
+        _ = try rules.check(.write, offset: request.offset, length: UInt64(request.length))
+      } catch let refusal {
+        error = ErrorNumber(refusal, of: .write)
+      }
+    }
+    payload = Payload(
+      request: request, offset: request.offset, left: UInt64(request.length), error: error)
+  }
+
+  /// How much of a payload is written at once.
+  private static let pieceByteCount = UInt64(SessionBuffers.inputByteCount / 2)
+
+  /// Writes what has arrived of a payload; false when more has to come.
+  private mutating func takePayload() throws(SessionEnding) -> Bool {
+    while let now = payload, now.left > 0 {
+      // What nobody wants is taken off the stream as it comes.
+      if now.error != .none || !now.isWanted {
+        let count = min(UInt64(arrivals.count), now.left)
+        guard count > 0 else { return false }
+        arrivals.use(Int(count))
+        payload?.left -= count
+        continue
+      }
+      let count = Int(min(Self.pieceByteCount, now.left))
+      guard arrivals.count >= count else { return false }
+      // SAFETY: the bytes stay where they are until something is received.
+      let piece = unsafe arrivals.next(count)
+      var isWanted = try begin(now.request, waits: true) == .execute
+      var error = ErrorNumber.none
+      if isWanted {
+        do {
+          // Durable with its last piece: that makes the earlier ones durable, too.
+          try unsafe backend.write(
+            piece, at: now.offset,
+            isDurable: now.request.flags.contains(.fua) && UInt64(count) == now.left)
+        } catch let failure {
+          error = ErrorNumber(failure)
+        }
+        isWanted = end()
+      }
+      arrivals.use(count)
+      payload?.offset &+= UInt64(count)
+      payload?.left -= UInt64(count)
+      payload?.error = error
+      payload?.isWanted = isWanted
+    }
+    guard let done = payload.take(), done.isWanted else { return true }
+    if done.error == .none {
+      tally.writes &+= 1
+      tally.writtenBytes &+= UInt64(done.request.length)
+    }
+    reply(done.error, to: done.request)
+    return true
+  }
+
+  private mutating func flush(_ request: Request) -> ErrorNumber {
     guard request.offset == 0, request.length == 0 else { return .einval }
     do {
       try backend.flush()
     } catch {
       return ErrorNumber(error)
     }
-    statistics.flushCount.add(1, ordering: .relaxed)
+    tally.flushes &+= 1
     return .none
   }
 
-  private func trim(_ request: Request) -> ErrorNumber {
+  private mutating func trim(_ request: Request) -> ErrorNumber {
     do {
       let range = try rules.check(.trim, offset: request.offset, length: UInt64(request.length))
       do {
@@ -290,11 +422,11 @@ extension Transmission {
     } catch {
       return ErrorNumber(error, of: .trim)
     }
-    statistics.trimCount.add(1, ordering: .relaxed)
+    tally.trims &+= 1
     return .none
   }
 
-  private func writeZeroes(_ request: Request) -> ErrorNumber {
+  private mutating func writeZeroes(_ request: Request) -> ErrorNumber {
     do {
       let range = try rules.check(
         .writeZeroes, offset: request.offset, length: UInt64(request.length))
@@ -308,103 +440,65 @@ extension Transmission {
     } catch {
       return ErrorNumber(error, of: .writeZeroes)
     }
-    statistics.zeroCount.add(1, ordering: .relaxed)
+    tally.zeroes &+= 1
     return .none
   }
 }
 
 // Bytes in and out.
 extension Transmission {
-  /// Appends the head of a reply; a READ's data follow it.
-  private mutating func reply(
-    _ error: ErrorNumber, to request: Request
-  ) throws(SessionEnding) {
-    try makeRoom(for: SimpleReply.byteCount)
-    if error != .none { statistics.errorCount.add(1, ordering: .relaxed) }
-    // SAFETY: there is room, as the first line has seen to.
-    let head = unsafe UnsafeMutableRawBufferPointer(
-      rebasing: output.buffer[outputEnd..<(outputEnd + SimpleReply.byteCount)]
-    ).bindMemory(to: UInt8.self)
+  /// Appends the head of a reply, for which there is room; a READ's data follow it.
+  private mutating func reply(_ error: ErrorNumber, to request: Request) {
+    if error != .none { tally.errors &+= 1 }
+    // SAFETY: whoever executes a request has made room for its reply.
+    let head = unsafe replies.room(for: SimpleReply.byteCount).bindMemory(to: UInt8.self)
     var span = unsafe OutputSpan(buffer: head, initializedCount: 0)
     SimpleReply(error: error, cookie: request.cookie).encode(into: &span)
-    outputEnd += unsafe span.finalize(for: head)
+    replies.append(unsafe span.finalize(for: head))
   }
 
-  /// Sends what is there if it has grown enough or `count` more bytes would not fit behind it.
-  private mutating func makeRoom(for count: Int) throws(SessionEnding) {
-    if outputEnd > 0, outputEnd + count > Self.outputByteCountTarget { try sendReplies() }
+  /// Sends what waits if it has grown enough or `count` more bytes would not fit behind it. False
+  /// when it cannot leave now.
+  private mutating func makeRoom(for count: Int, waits: Bool) throws(SessionEnding) -> Bool {
+    replies.mustLeave(before: count) ? try send(waits: waits) : true
   }
 
-  private mutating func sendReplies() throws(SessionEnding) {
-    var sent = 0
-    while sent < outputEnd {
-      do {
-        sent += try retryingInterrupts {
-          // SAFETY: `sent` is below the end of what has been written.
-          unsafe clinux_send(socket, output.buffer.baseAddress! + sent, outputEnd - sent, 0)
-        }
-      } catch {
-        throw .vanished(error)
+  private mutating func send(waits: Bool) throws(SessionEnding) -> Bool {
+    let count = replies.memoryByteCount
+    do {
+      guard try replies.send(waits: waits) else { return false }
+    } catch {
+      switch error {
+      case .socket(let error): throw .vanished(error)
+      case .file(let error):
+        engine.sendNoFiles()
+        throw .mediumFailed(error)
       }
     }
-    if outputEnd > Self.outputByteCountKept { output.discard(beyond: Self.outputByteCountKept) }
-    outputEnd = 0
+    buffers?.discardOutput(after: count)
+    return true
   }
 
-  /// Returns when at least `count` bytes are there, in one piece; at most half of the input.
-  /// Replies that are ready leave before the client is waited for.
-  private mutating func receive(
-    atLeast count: Int, isInsideRequest: Bool
-  ) throws(SessionEnding) {
-    guard inputEnd - inputStart < count else { return }
-    try sendReplies()
-    if inputStart > 0 {
-      let kept = inputEnd - inputStart
-      // SAFETY: both ranges lie in the input; memmove(3) allows that they overlap.
-      unsafe input.buffer.baseAddress!.copyMemory(
-        from: input.buffer.baseAddress! + inputStart, byteCount: kept)
-      inputStart = 0
-      inputEnd = kept
+  /// False when nothing is there now.
+  private mutating func receive(waits: Bool) throws(SessionEnding) -> Bool {
+    var wanted = Request.byteCount
+    if let payload {
+      let isKept = payload.error == .none && payload.isWanted
+      wanted = isKept ? Int(min(Self.pieceByteCount, payload.left)) : 1
     }
-    // Of what was taken only the beginning of a request is left.
-    attached?.connection.hasServed(takenByteCount)
-    while inputEnd < count {
-      let room = max(count, Self.receiveByteCount) - inputEnd
-      let received: Int
-      do {
-        received = try retryingInterrupts {
-          // SAFETY: `count` and the receive size are below the size of the input.
-          unsafe clinux_recv(socket, input.buffer.baseAddress! + inputEnd, room, 0)
-        }
-      } catch {
-        throw .vanished(error)
-      }
-      guard received > 0 else {
-        if isStopping.isSet { throw .serverStopping }
-        throw inputEnd == 0 && !isInsideRequest ? .closedByClient : .vanished(nil)
-      }
-      inputEnd += received
-      takenByteCount &+= UInt64(received)
+    let count: Int
+    do {
+      guard let received = try arrivals.receive(wanted: wanted, waits: waits) else { return false }
+      count = received
+    } catch {
+      throw .vanished(error)
     }
+    guard count > 0 else {
+      if isStopping.isSet { throw .serverStopping }
+      throw arrivals.isEmpty && payload == nil ? .closedByClient : .vanished(nil)
+    }
+    return true
   }
-
-  /// Takes bytes off the stream that nobody wants.
-  private mutating func skip(_ count: UInt64) throws(SessionEnding) {
-    var left = count
-    while left > 0 {
-      try receive(atLeast: 1, isInsideRequest: true)
-      let piece = min(left, UInt64(inputEnd - inputStart))
-      inputStart += Int(piece)
-      left -= piece
-    }
-  }
-}
-
-/// Set once, by one thread, for another to see.
-final class SharedFlag: Sendable {
-  private let value = Atomic(false)
-  var isSet: Bool { value.load(ordering: .acquiring) }
-  func set() { value.store(true, ordering: .releasing) }
 }
 
 extension RequestMark {

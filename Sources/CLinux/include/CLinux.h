@@ -4,6 +4,7 @@
 #ifndef ROOTLINK_CLINUX_H
 #define ROOTLINK_CLINUX_H
 #include "clinux_backend.h"
+#include "clinux_engine.h"
 #include "clinux_file.h"
 #include "clinux_guard.h"
 #include "clinux_interface.h"

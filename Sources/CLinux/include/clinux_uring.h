@@ -25,6 +25,13 @@ int clinux_ring_command(struct clinux_ring *ring, int fd, uint32_t operation, co
                         size_t count, uint64_t data);
 int clinux_ring_receive(struct clinux_ring *ring, int fd, void *into, size_t count, uint64_t data);
 int clinux_ring_read(struct clinux_ring *ring, int fd, void *into, size_t count, uint64_t data);
+int clinux_ring_read_at(struct clinux_ring *ring, int fd, void *into, size_t count, uint64_t offset,
+                        uint64_t data);
+/* `is_durable`: as if fdatasync(2) had followed. */
+int clinux_ring_write_at(struct clinux_ring *ring, int fd, const void *from, size_t count,
+                         uint64_t offset, int is_durable, uint64_t data);
+/* Hands over what is queued, and waits for nothing. */
+int clinux_ring_submit(struct clinux_ring *ring);
 /* Once; poll(2)'s events. */
 int clinux_ring_poll(struct clinux_ring *ring, int fd, uint32_t events, uint64_t data);
 /* Submits, and waits until `count` completions are there or the time is up (-ETIME). A negative

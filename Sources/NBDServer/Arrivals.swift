@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// What has arrived from a client and has not been used yet.
+//
+//   memory  |--used--|==requests and payloads==|----free----|
+
+import CLinux
+import LinuxSystem
+
+@safe struct Arrivals: ~Copyable {
+  /// Not more is received at once unless a payload needs it: the rest stays untouched.
+  private static let receiveByteCount = 256 << 10
+
+  private let socket: CInt
+  /// SAFETY of all uses: the lender of the buffers keeps them until `isEmpty`.
+  @unsafe private var memory: UnsafeMutableRawPointer?
+  private var start = 0
+  private var end = 0
+  /// All that was taken off the socket, the handshake included.
+  private(set) var takenByteCount: UInt64
+
+  init(socket: CInt, takenByteCount: UInt64) {
+    self.socket = socket
+    self.takenByteCount = takenByteCount
+  }
+
+  var count: Int { end - start }
+  var isEmpty: Bool { end == start }
+
+  mutating func lend(_ buffers: SessionBuffers?) {
+    precondition(isEmpty)
+    start = 0
+    end = 0
+    unsafe memory = buffers?.input
+  }
+
+  /// What the handshake had read beyond its end.
+  mutating func put(_ bytes: [UInt8]) {
+    precondition(end == 0 && bytes.count <= SessionBuffers.inputByteCount)
+    // SAFETY: checked in the line above; memory is lent.
+    unsafe UnsafeMutableRawBufferPointer(start: memory!, count: bytes.count).copyBytes(from: bytes)
+    end = bytes.count
+  }
+
+  /// The next bytes, which are there; valid until the next `receive`.
+  func next(_ byteCount: Int) -> UnsafeRawBufferPointer {
+    precondition(byteCount <= count)
+    // SAFETY: checked in the line above.
+    return unsafe UnsafeRawBufferPointer(start: memory! + start, count: byteCount)
+  }
+
+  mutating func use(_ byteCount: Int) { start += byteCount }
+
+  /// Receives once: how many bytes came, 0 at the end of the stream, nil when there are none now.
+  /// `wanted`, at most half of the memory: so many bytes are to be there in one piece in the end.
+  mutating func receive(wanted: Int, waits: Bool) throws(SystemError) -> Int? {
+    if start == end {
+      start = 0
+      end = 0
+    } else if start + max(wanted, Self.receiveByteCount) > SessionBuffers.inputByteCount {
+      // SAFETY: both ranges lie in the memory; memmove(3) allows that they overlap.
+      unsafe memory!.copyMemory(from: memory! + start, byteCount: count)
+      end = count
+      start = 0
+    }
+    // Of a long payload exactly the rest: what follows it then begins at the start, unmoved.
+    let missing = wanted - count
+    let room = missing >= 65536 ? missing : max(wanted, Self.receiveByteCount) - count
+    while true {
+      // SAFETY: `start` + `wanted` and the receive size are inside the memory, as seen to above.
+      let received = unsafe clinux_recv(
+        socket, memory! + end, room, waits ? 0 : CInt(clinux_MSG_DONTWAIT))
+      if received >= 0 {
+        end += received
+        takenByteCount &+= UInt64(received)
+        return received
+      }
+      if received == -11 { return nil }  // EAGAIN
+      if received != -4 { throw SystemError(errno: CInt(-received)) }
+    }
+  }
+}
