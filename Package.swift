@@ -136,7 +136,8 @@ let server: [Target] = [
   ordinary("BlockServer", ["BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
   ordinary(
     "NBDServer",
-    ["NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
+    ["NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat"],
+    isHot: true),
   ordinary(
     "RNBDServer",
     [
@@ -179,8 +180,9 @@ let testTargets: [Target] = [
     "NBDServerTests",
     [
       "NBDServer", "NBDProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux",
-      "WireFormat",
+      "WireFormat", "AllocationCounter",
     ]),
+  .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
   tests(
     "RNBDServerTests",
     [

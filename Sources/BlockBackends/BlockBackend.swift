@@ -78,6 +78,22 @@ public struct BackendFileRange: Equatable, Sendable {
   }
 }
 
+/// Where bytes lie in a file that is read and written past the page cache: with memory, offsets and
+/// lengths that are multiples of the backend's minimum block. The descriptor is the backend's.
+public struct BackendDirectRange: Equatable, Sendable {
+  public var descriptor: CInt
+  /// Of the range's first byte.
+  public var offset: UInt64
+  /// Every write must be durable when it returns.
+  public var isSync: Bool
+
+  public init(descriptor: CInt, offset: UInt64, isSync: Bool) {
+    self.descriptor = descriptor
+    self.offset = offset
+    self.isSync = isSync
+  }
+}
+
 /// In bytes, each a power of two.
 public struct BackendBlockSizes: Equatable, Sendable {
   /// Offsets and lengths are multiples of it; 1 to 65536.
@@ -131,6 +147,10 @@ public protocol BlockBackend: AnyObject, Sendable {
   /// have arrived by now: what is written later may lie elsewhere. Default: nil.
   func fileRange(of range: Range<UInt64>) -> BackendFileRange?
 
+  /// Nil when the bytes of the range do not lie in one file in one piece that is not cached.
+  /// Default: nil.
+  func directRange(of range: Range<UInt64>) -> BackendDirectRange?
+
   /// Like `read`, but does not wait for a medium: false when it would have to, or when that cannot
   /// be told; what is in the buffer is then undefined. Default: false.
   func readWithoutWaiting(
@@ -157,6 +177,8 @@ extension BlockBackend {
   }
 
   public func fileRange(of range: Range<UInt64>) -> BackendFileRange? { nil }
+
+  public func directRange(of range: Range<UInt64>) -> BackendDirectRange? { nil }
 
   public func readWithoutWaiting(
     into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64

@@ -71,6 +71,7 @@ public struct SystemError: Error, Equatable, Sendable {
 }
 
 /// The result of a shim as a value or an error: shims return negated errnos.
+@inlinable
 @inline(__always)
 public func checked<Value: SignedInteger & FixedWidthInteger>(
   _ result: Value
@@ -80,6 +81,8 @@ public func checked<Value: SignedInteger & FixedWidthInteger>(
 }
 
 /// Like `checked`, and calls again while a signal interrupts.
+@inlinable
+@inline(__always)
 public func retryingInterrupts<Value: SignedInteger & FixedWidthInteger>(
   _ call: () -> Value
 ) throws(SystemError) -> Value {

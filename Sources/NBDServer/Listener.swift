@@ -40,6 +40,9 @@ public final class Listener: Sendable {
   /// How many connections the kernel keeps until they are accepted.
   private static let backlog: CInt = 511
 
+  /// What may lie in a Unix socket until the client takes it; the kernel counts its own overhead in.
+  private static let unixSendByteCount: CInt = 512 << 10
+
   /// As it can be given to a client, with the port that the kernel chose: `tcp:127.0.0.1:43210`.
   public let address: ByteString
   let descriptor: FileDescriptor
@@ -218,6 +221,9 @@ extension Listener {
       return AcceptedConnection(
         descriptor: connection, client: "tcp:" + SocketAddress(raw: raw).text)
     }
+    // Best effort: the long replies of a deep queue then leave in one go. TCP finds its own size.
+    _ = clinux_set_option(
+      number, CInt(clinux_SOL_SOCKET), CInt(clinux_SO_SNDBUF), Self.unixSendByteCount)
     return AcceptedConnection(descriptor: connection, client: address)
   }
 }

@@ -178,6 +178,7 @@ extension Session {
       engine.state.addBusy(1)
     }
     let step = serveInOwnThread()
+    transmission?.leaveThread()
     if let unused = transmission?.takeBackBuffers() { engine.buffers.give(unused) }
     if case .over = step { return end() }
     if case .input = step {

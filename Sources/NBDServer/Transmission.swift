@@ -36,25 +36,29 @@ struct Transmission: ~Copyable {
   /// Reads from here on are sent from the file that they lie in; below the copy costs less.
   private static let uncopiedByteCount = 32 << 10
 
-  private let socket: CInt
-  private let backend: any BlockBackend
+  let socket: CInt
+  let backend: any BlockBackend
   private let rules: RequestRules
   private let flags: TransmissionFlags
-  private let engine: EngineState
-  private let isStopping: SharedFlag
-  private let attached: (connection: AttachmentConnection, identity: SessionIdentity)?
+  let engine: EngineState
+  let isStopping: SharedFlag
+  let attached: (connection: AttachmentConnection, identity: SessionIdentity)?
   private let statistics: SessionStatistics
 
-  private var arrivals: Arrivals
-  private var replies: Replies
+  var arrivals: Arrivals
+  var replies: Replies
   private var payload: Payload?
   /// Once what has been answered has left, the session ends.
   private var ending: SessionEnding?
-  private var tally = SessionCounters()
+  var tally = SessionCounters()
   /// The first request is looked at, too: the process may have been stopped before it came.
   private var lookedAt: UInt64 = 0
   /// In `clinux_coarse_nanoseconds`: it does not leave its thread to others before.
   private var staysUntil: UInt64 = 0
+  /// Requests that a disk is at work on; only while the session has a thread of its own.
+  var pending: PendingTransfers?
+  /// False when the system gives no ring.
+  var mayPend = true
   /// Nil while nothing is under way.
   private var buffers: SessionBuffers?
 
@@ -117,6 +121,7 @@ struct Transmission: ~Copyable {
     do {
       return try advanceUnmasked(waits: waits)
     } catch {
+      discardPending()
       publish()
       if attached?.connection.isReplaced == true { throw .replaced }
       throw error
@@ -132,8 +137,14 @@ struct Transmission: ~Copyable {
         if pause == .medium { _ = try send(waits: false) }
         return pause
       }
+      if hasPending { try collectPending() }
       publish()
       guard try send(waits: waits) else { return .output }
+      if hasPending {
+        let isOver = ending != nil || payload == nil && isStopping.isSet
+        try waitForPending(takesRequests: !isOver)
+        continue
+      }
       if let ending { throw ending }
       if payload == nil {
         if isStopping.isSet { throw .serverStopping }
@@ -194,13 +205,9 @@ extension Transmission {
     do {
       request = try nextRequest()
     } catch {
-      ending = error
-      return nil
+      return endAfterReplies(error)
     }
-    guard request.command != .disconnect else {
-      ending = .disconnected
-      return nil
-    }
+    guard request.command != .disconnect else { return endAfterReplies(.disconnected) }
     var error = invalidFlags(of: request)
     if request.command == .read, error == .none { return try read(request, waits: waits) }
     // All others may take their time.
@@ -237,6 +244,13 @@ extension Transmission {
     return nil
   }
 
+  /// Nothing that came after this counts.
+  private mutating func endAfterReplies(_ reason: SessionEnding) -> Pause? {
+    ending = reason
+    arrivals.use(arrivals.count)
+    return nil
+  }
+
   /// Whether the request may be executed now. `superseded`: it is to be forgotten, for a newer copy
   /// of it has been seen. Throws when the whole session is.
   private mutating func begin(
@@ -257,7 +271,7 @@ extension Transmission {
 
   /// A server that was stopped wakes up with requests in its hands whose client has gone on with
   /// another server meanwhile: they are as good as never sent, and must not land after newer ones.
-  private mutating func lookForClient() throws(SessionEnding) {
+  mutating func lookForClient() throws(SessionEnding) {
     let now = clinux_coarse_nanoseconds()
     guard now &- lookedAt >= Self.lookNanoseconds else { return }
     lookedAt = now
@@ -310,10 +324,14 @@ extension Transmission {
       // takes replies away.
       let data = unsafe replies.room(for: count, after: SimpleReply.byteCount)
       do {
-        if waits {
+        isDone = try unsafe backend.readWithoutWaiting(into: data, at: range.lowerBound)
+        if !isDone, waits {
+          if beginPending(read: request, range) {
+            arrivals.use(Request.byteCount)
+            return nil
+          }
           try unsafe backend.read(into: data, at: range.lowerBound)
-        } else {
-          isDone = try unsafe backend.readWithoutWaiting(into: data, at: range.lowerBound)
+          isDone = true
         }
       } catch let failure {
         error = ErrorNumber(failure)
@@ -372,6 +390,11 @@ extension Transmission {
       guard arrivals.count >= count else { return false }
       // SAFETY: the bytes stay where they are until something is received.
       let piece = unsafe arrivals.next(count)
+      if now.left == UInt64(now.request.length), unsafe beginPending(write: now.request, piece) {
+        arrivals.use(count)
+        payload = nil
+        return true
+      }
       var isWanted = try begin(now.request, waits: true) == .execute
       var error = ErrorNumber.none
       if isWanted {
@@ -448,7 +471,7 @@ extension Transmission {
 // Bytes in and out.
 extension Transmission {
   /// Appends the head of a reply, for which there is room; a READ's data follow it.
-  private mutating func reply(_ error: ErrorNumber, to request: Request) {
+  mutating func reply(_ error: ErrorNumber, to request: Request) {
     if error != .none { tally.errors &+= 1 }
     // SAFETY: whoever executes a request has made room for its reply.
     let head = unsafe replies.room(for: SimpleReply.byteCount).bindMemory(to: UInt8.self)
@@ -459,11 +482,11 @@ extension Transmission {
 
   /// Sends what waits if it has grown enough or `count` more bytes would not fit behind it. False
   /// when it cannot leave now.
-  private mutating func makeRoom(for count: Int, waits: Bool) throws(SessionEnding) -> Bool {
+  mutating func makeRoom(for count: Int, waits: Bool) throws(SessionEnding) -> Bool {
     replies.mustLeave(before: count) ? try send(waits: waits) : true
   }
 
-  private mutating func send(waits: Bool) throws(SessionEnding) -> Bool {
+  mutating func send(waits: Bool) throws(SessionEnding) -> Bool {
     let count = replies.memoryByteCount
     do {
       guard try replies.send(waits: waits) else { return false }
@@ -480,7 +503,7 @@ extension Transmission {
   }
 
   /// False when nothing is there now.
-  private mutating func receive(waits: Bool) throws(SessionEnding) -> Bool {
+  mutating func receive(waits: Bool) throws(SessionEnding) -> Bool {
     var wanted = Request.byteCount
     if let payload {
       let isKept = payload.error == .none && payload.isWanted

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests that a disk is at work on: a ring of io_uring, and memory for each request, so that one
+// that waits for the disk holds up none of the others of its connection.
+//
+// A slot is free, or its memory belongs to the kernel until its completion has been taken. The
+// memory must outlive that: whoever gives the object up waits for all slots first.
+
+import CLinux
+import LinuxSystem
+import NBDProtocol
+
+@safe final class PendingTransfers {
+  /// What a slot is used for.
+  struct Slot {
+    var request = Request(command: .read, cookie: 0)
+    var count = 0
+  }
+
+  /// The deepest queue; the drivers of Linux and QEMU ask for up to 128.
+  static let slotCount = 128
+  /// The longest transfer. The memory of a slot is taken from the system as far as it is used.
+  static let slotByteCount = 1 << 20
+
+  private let ring: IORing
+  private let memory: MappedMemory
+  @unsafe private let slots: UnsafeMutablePointer<Slot>
+  /// The first `freeCount` are free.
+  @unsafe private let freeSlots: UnsafeMutablePointer<Int>
+  private var freeCount = slotCount
+  /// A completion with this number says that the client has sent something, or has gone.
+  private static let socketNumber = UInt64.max
+  private var awaitsSocket = false
+  @unsafe private let completions: UnsafeMutableBufferPointer<clinux_completion>
+  private var completionCount = 0
+  private var completionIndex = 0
+
+  /// Made and used by one thread.
+  init() throws(SystemError) {
+    let ring = try IORing(entryCount: UInt32(Self.slotCount), .oneThread)
+    let memory = try MappedMemory(byteCount: Self.slotCount * Self.slotByteCount)
+    self.ring = ring
+    self.memory = memory
+    // SAFETY of all three: freed by `deinit`, and every index used is below the count.
+    unsafe slots = .allocate(capacity: Self.slotCount)
+    unsafe slots.initialize(repeating: Slot(), count: Self.slotCount)
+    unsafe freeSlots = .allocate(capacity: Self.slotCount)
+    for index in 0..<Self.slotCount {
+      // The lowest are used first: what is used is then what has been used before.
+      unsafe (freeSlots + index).initialize(to: Self.slotCount - 1 - index)
+    }
+    unsafe completions = .allocate(capacity: Self.slotCount)
+    unsafe completions.initialize(repeating: clinux_completion())
+  }
+
+  deinit {
+    precondition(isEmpty)
+    unsafe slots.deallocate()  // SAFETY: allocated by `init`; the elements are trivial.
+    unsafe freeSlots.deallocate()
+    unsafe completions.deallocate()
+  }
+
+  var isEmpty: Bool { freeCount == Self.slotCount }
+  var hasRoom: Bool { freeCount > 0 }
+
+  /// The memory of a slot, aligned to a page.
+  private func buffer(_ slot: Int, _ count: Int) -> UnsafeMutableRawBufferPointer {
+    precondition(slot < Self.slotCount && count <= Self.slotByteCount)
+    // SAFETY: inside the mapping, as checked above.
+    return unsafe UnsafeMutableRawBufferPointer(
+      rebasing: memory.buffer[(slot * Self.slotByteCount)..<(slot * Self.slotByteCount + count)])
+  }
+
+  private func takeSlot(_ request: Request, _ count: Int) -> Int {
+    precondition(freeCount > 0)
+    freeCount -= 1
+    // SAFETY: indices below the count.
+    let slot = unsafe freeSlots[freeCount]
+    unsafe slots[slot] = Slot(request: request, count: count)
+    return slot
+  }
+
+  private func free(_ slot: Int) {
+    unsafe freeSlots[freeCount] = slot  // SAFETY: not more slots are freed than were taken.
+    freeCount += 1
+  }
+
+  /// Begins to read. The caller has seen that there is room.
+  func read(
+    _ request: Request, _ count: Int, from descriptor: CInt, at offset: UInt64
+  ) throws(SystemError) {
+    let slot = takeSlot(request, count)
+    do {
+      // SAFETY: the slot is the kernel's from here on.
+      try unsafe ring.queueRead(
+        descriptor, into: buffer(slot, count), at: offset, data: UInt64(slot))
+    } catch {
+      free(slot)
+      throw error
+    }
+  }
+
+  /// Begins to write a copy of `bytes`. The caller has seen that there is room.
+  func write(
+    _ request: Request, _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: UInt64,
+    isDurable: Bool
+  ) throws(SystemError) {
+    let slot = takeSlot(request, bytes.count)
+    let copy = unsafe buffer(slot, bytes.count)
+    unsafe copy.copyMemory(from: bytes)  // SAFETY: both are as long.
+    do {
+      // SAFETY: the slot is the kernel's from here on.
+      try unsafe ring.queueWrite(
+        descriptor, from: UnsafeRawBufferPointer(copy), at: offset, isDurable: isDurable,
+        data: UInt64(slot))
+    } catch {
+      free(slot)
+      throw error
+    }
+  }
+
+  /// A transfer that has ended. Its memory is there until `finish`.
+  @safe struct Ended {
+    var slot: Int
+    var request: Request
+    /// A negated errno, or how many bytes were moved.
+    var result: Int
+    let buffer: UnsafeMutableRawBufferPointer
+  }
+
+  /// The next transfer that has ended; nil when no more is known of.
+  func next() -> Ended? {
+    while true {
+      if completionIndex == completionCount {
+        completionIndex = 0
+        completionCount = unsafe ring.take(into: completions)  // SAFETY: the room is ours.
+        if completionCount == 0 { return nil }
+      }
+      let completion = unsafe completions[completionIndex]  // SAFETY: below the count.
+      completionIndex += 1
+      if completion.data == Self.socketNumber {
+        awaitsSocket = false
+        continue
+      }
+      let slot = Int(completion.data)
+      let used = unsafe slots[slot]  // SAFETY: the number is one of `takeSlot`.
+      return unsafe Ended(
+        slot: slot, request: used.request, result: Int(completion.result),
+        buffer: buffer(slot, used.count))
+    }
+  }
+
+  func finish(_ ended: Ended) { free(ended.slot) }
+
+  /// Hands over what was begun, and waits until something has ended or, if a socket is given, until
+  /// it can be read from.
+  func wait(orFor socket: CInt?) throws(SystemError) {
+    if let socket, !awaitsSocket {
+      try ring.queueReadable(socket, data: Self.socketNumber)
+      awaitsSocket = true
+    }
+    _ = try ring.submitAndWait(nanoseconds: nil)
+  }
+
+  /// Hands over what was begun.
+  func submit() throws(SystemError) { try ring.submit() }
+}

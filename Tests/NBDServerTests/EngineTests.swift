@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// Crowds, slow clients, files that change under the server: what the engine does with its threads
+// is not to be seen by a client.
+
+import BlockBackends
+import BlockServer
+import Foundation
+import LinuxSystem
+import NBDProtocol
+import NBDServer
+import TestSupport
+import Testing
+import WireFormat
+
+@Suite("The engine")
+struct EngineTests {
+  static let byteCount = 8 << 20
+
+  let directory: TemporaryDirectory
+  let contents: [UInt8]
+  let backend: FileBackend
+
+  init() throws {
+    directory = try TemporaryDirectory()
+    var generator = SeededGenerator(printingAs: "the image")
+    // A length that no offset of a test is a multiple of.
+    let pattern = (0..<61_441).map { _ in UInt8.random(in: 0...255, using: &generator) }
+    var contents: [UInt8] = []
+    while contents.count < Self.byteCount { contents += pattern }
+    contents.removeSubrange(Self.byteCount...)
+    self.contents = contents
+    backend = try FileBackend(ByteString(try directory.file("image", contents)))
+  }
+
+  /// Around what is copied and what is sent from the file, and as long as may be.
+  static let lengths: [Int] = [1, 4096, 32767, 32768, 32769, 65536, 1 << 20, 8 << 20]
+
+  @Test("gives the bytes of the file, whether it copies them or not", arguments: lengths)
+  func lengthsOfReads(length: Int) throws {
+    for overTCP in [false, true] {
+      let client = try ServerUnderTest(backend, overTCP: overTCP).enter()
+      // The first ones are served by a reactor, the later ones by a thread of the session's own.
+      for round in 0..<8 {
+        let offset = min(round * 4099, Self.byteCount - length)
+        let request = Request(
+          command: .read, cookie: UInt64(round), offset: UInt64(offset), length: UInt32(length))
+        #expect(try client.ask(request) == .none)
+        #expect(client.lastData == Array(contents[offset..<(offset + length)]))
+      }
+    }
+  }
+
+  /// Random requests of all sizes, all under way at once.
+  private func send(
+    _ count: Int, to client: TestClient, using generator: inout SeededGenerator
+  ) throws -> [UInt8] {
+    var requests: [UInt8] = []
+    var answer: [UInt8] = []
+    for cookie in 0..<UInt64(count) {
+      let length = Int(Self.lengths.randomElement(using: &generator) ?? 1) % (1 << 20)
+      let offset = Int.random(in: 0...(Self.byteCount - length), using: &generator)
+      requests.append(
+        encoding: Request(
+          command: .read, cookie: cookie, offset: UInt64(offset), length: UInt32(length)))
+      answer.append(encoding: SimpleReply(error: .none, cookie: cookie))
+      answer += contents[offset..<(offset + length)]
+    }
+    try client.send(requests)
+    return answer
+  }
+
+  @Test("serves a crowd, each client in order, however slowly they take their answers")
+  func crowd() throws {
+    var generator = SeededGenerator(printingAs: "requests of a crowd")
+    let server = try ServerUnderTest(backend)
+    var clients: [(client: TestClient, answer: [UInt8])] = []
+    for _ in 0..<40 { clients.append((try server.enter(), [])) }
+    for _ in 0..<2 {
+      // Nobody takes anything until all have asked: no socket has room for so much.
+      for index in clients.indices {
+        clients[index].answer = try send(10, to: clients[index].client, using: &generator)
+      }
+      for (client, answer) in clients {
+        #expect(try client.receive(answer.count) == answer, "seed \(generator.seed)")
+      }
+    }
+    #expect(server.registry.connectionCount == 40)
+  }
+
+  @Test("serves others while clients do not take their answers, or stop inside a request")
+  func slowClients() throws {
+    let server = try ServerUnderTest(backend)
+    var slow: [TestClient] = []
+    for index in 0..<40 {
+      let client = try server.enter()
+      slow.append(client)
+      switch index % 3 {
+      case 0:
+        let request = Request(command: .read, cookie: 1, length: UInt32(Self.byteCount))
+        try client.send(request.encoded + request.encoded)
+      case 1: try client.send([0x25, 0x60])
+      default:
+        let request = Request(command: .write, cookie: 1, offset: 4096, length: 65536)
+        try client.send(request.encoded + [1, 2, 3])
+      }
+    }
+    let quick = try server.enter()
+    for cookie in 0..<200 {
+      let request = Request(command: .read, cookie: UInt64(cookie), length: 512)
+      #expect(try quick.ask(request) == .none)
+      #expect(quick.lastData == Array(contents[..<512]))
+    }
+    #expect(server.registry.connectionCount == 41)
+  }
+
+  @Test("serves others while many do not get on with their handshake")
+  func halfHandshakes() throws {
+    var limits = NBDServerLimits()
+    limits.handshakeMilliseconds = 60_000
+    let server = try ServerUnderTest(
+      [Export(name: "disk", base: backend)], limits: limits, connectionCountMaximum: 300)
+    var half: [TestClient] = []
+    for index in 0..<200 {
+      let client = try server.connect()
+      try client.send([UInt8](repeating: 0, count: index % 4))
+      half.append(client)
+    }
+    let quick = try server.enter()
+    #expect(try quick.ask(Request(command: .read, cookie: 1, length: 512)) == .none)
+    #expect(server.registry.connectionCount == 201)
+    half = []
+    try wait("the end of the handshakes") { server.registry.connectionCount == 1 }
+    #expect(try quick.ask(Request(command: .read, cookie: 2, length: 512)) == .none)
+  }
+
+  @Test("leaves nothing behind after many handshakes")
+  func manyHandshakes() throws {
+    let server = try ServerUnderTest(backend)
+    for _ in 0..<500 {
+      let client = try server.enter()
+      try client.send(Request(command: .disconnect, cookie: 1).encoded)
+      #expect(try client.receiveToEnd().isEmpty)
+    }
+    try server.waitForEnd()
+    try wait("the reports") { server.closings.count == 500 }
+    #expect(server.closings.allSatisfy { $0.reason == "disconnected" })
+  }
+
+  @Test("answers EIO where the file was cut, of any length, and goes on", arguments: [512, 65536])
+  func cutFile(length: UInt32) throws {
+    let server = try ServerUnderTest(backend)
+    let client = try server.enter()
+    let request = Request(command: .read, cookie: 1, offset: 1 << 20, length: length)
+    for _ in 0..<8 { #expect(try client.ask(request) == .none) }
+    let file = try FileHandle(forWritingTo: URL(fileURLWithPath: directory.path("image")))
+    try file.truncate(atOffset: 1 << 19)
+    for _ in 0..<8 { #expect(try client.ask(request) == .eio) }
+    // In part, too.
+    let across = Request(command: .read, cookie: 2, offset: 1 << 19 - 4096, length: 65536)
+    #expect(try client.ask(across) == .eio)
+    #expect(try client.ask(Request(command: .read, cookie: 3, length: length)) == .none)
+    #expect(client.lastData == Array(contents[..<Int(length)]))
+    try file.truncate(atOffset: UInt64(Self.byteCount))
+    #expect(try client.ask(request) == .none)
+    #expect(client.lastData.allSatisfy { $0 == 0 })
+  }
+
+  @Test("has many requests under way past the page cache, and answers each")
+  func direct() throws {
+    var generator = SeededGenerator(printingAs: "requests past the page cache")
+    let direct = try FileBackend(ByteString(directory.path("image")), options: .direct)
+    let server = try ServerUnderTest(direct)
+    let client = try server.enter()
+    var model = contents
+    for round in 0..<20 {
+      // Of each block one request at a time: the order among them is nobody's.
+      let blocks = Array(0..<(Self.byteCount / 65536)).shuffled(using: &generator).prefix(100)
+      var sent: [UInt8] = []
+      for block in blocks {
+        let isWrite = round > 4 && Bool.random(using: &generator)
+        let offset = UInt64(block) * 65536
+        let length = [4096, 8192, 65536].randomElement(using: &generator) ?? 4096
+        sent.append(
+          encoding: Request(
+            flags: isWrite && round % 4 == 0 ? .fua : [], command: isWrite ? .write : .read,
+            cookie: UInt64(block) << 32 | UInt64(isWrite ? 0 : length), offset: offset,
+            length: UInt32(length)))
+        guard isWrite else { continue }
+        let value = UInt8.random(in: 0...255, using: &generator)
+        sent += [UInt8](repeating: value, count: length)
+        for index in Int(offset)..<(Int(offset) + length) { model[index] = value }
+      }
+      try client.send(sent)
+      for _ in blocks {
+        let reply = try client.reply()
+        #expect(reply.error == .none)
+        let (offset, length) = (
+          Int(reply.cookie >> 32) * 65536, Int(UInt32(truncatingIfNeeded: reply.cookie))
+        )
+        if length > 0 {
+          let data = try client.receive(length)
+          #expect(data == Array(model[offset..<(offset + length)]), "seed \(generator.seed)")
+        }
+      }
+    }
+    // What is under way when the client leaves is waited for.
+    try client.send(Request(command: .read, cookie: 1, length: 4096).encoded)
+    try client.send(Request(command: .disconnect, cookie: 1).encoded)
+    #expect(try client.receiveToEnd().count == 16 + 4096)
+    try server.waitForEnd()
+  }
+}
