@@ -31,6 +31,8 @@ public struct CommandFlags: OptionSet, Sendable {
   public static let reqOne = CommandFlags(rawValue: 1 << 3)
   /// WRITE_ZEROES: fail with ENOTSUP rather than be as slow as a write.
   public static let fastZero = CommandFlags(rawValue: 1 << 4)
+  /// Extended headers: payload follows, and the request's length is that of the payload.
+  public static let payloadLength = CommandFlags(rawValue: 1 << 5)
 }
 
 /// An error number of the protocol: neither this machine's errno nor a negated one. A client

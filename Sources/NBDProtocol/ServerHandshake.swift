@@ -61,6 +61,8 @@ public struct ServerHandshake: Sendable {
     case notFixedNewstyle(OptionCode)
     /// EXPORT_NAME has no other way to say no.
     case exportNameRefused
+    /// Its answer has no room for what was agreed on.
+    case exportNameAfterExtendedHeaders
 
     /// What happened, with the values seen, for the log.
     public var reason: String {
@@ -74,6 +76,8 @@ public struct ServerHandshake: Sendable {
       case .notFixedNewstyle(let option):
         "the client sent option \(option.rawValue) without the fixed newstyle"
       case .exportNameRefused: "the client named an export that it cannot have"
+      case .exportNameAfterExtendedHeaders:
+        "the client sent EXPORT_NAME after it had asked for extended headers"
       }
     }
   }
@@ -93,6 +97,8 @@ public struct ServerHandshake: Sendable {
     case option
     case skipping(remaining: UInt32, then: Refusal)
     case awaitingExport(OptionCode, InformationRequest)
+    /// LIST or SET_META_CONTEXT: the export must be there.
+    case awaitingContexts(OptionCode, MetaContextRequest)
     case awaitingList
     case awaitingSession(SessionIdentity)
     case entering
@@ -108,6 +114,11 @@ public struct ServerHandshake: Sendable {
   private var consumed = 0
   private var output: [UInt8]
 
+  /// The export that base:allocation was chosen for, by the last SET_META_CONTEXT.
+  private var allocationExport: ByteString?
+
+  /// What has been agreed on so far; of the contexts, once an export is entered.
+  public private(set) var terms = SessionTerms()
   /// Which attachment the client belongs to, once it has said so and was accepted.
   public private(set) var identity: SessionIdentity?
   /// From now on options are answered SHUTDOWN.
@@ -168,6 +179,8 @@ public struct ServerHandshake: Sendable {
       reply(to: refusal.option, refusal.type, data: refusal.text.bytes)
     case .awaitingExport(let option, let request):
       return .findExport(request.name, isEntry: option != .info)
+    case .awaitingContexts(_, let request):
+      return .findExport(request.name, isEntry: false)
     case .awaitingList:
       return .listExports
     case .awaitingSession(let identity):
@@ -205,6 +218,8 @@ extension ServerHandshake {
       state = .closing(ending)
       return nil
     }
+    // Whatever becomes of it, what was chosen before counts no more.
+    if header.option == .setMetaContext { allocationExport = nil }
     if let refusal = refusal(for: header) {
       consumed += OptionHeader.byteCount
       optionCount += 1
@@ -232,6 +247,9 @@ extension ServerHandshake {
     {
       return .exportNameRefused
     }
+    if header.option == .exportName, terms.style == .extended {
+      return .exportNameAfterExtendedHeaders
+    }
     return nil
   }
 
@@ -253,6 +271,23 @@ extension ServerHandshake {
       return Refusal(
         option: option, type: .errTooBig,
         text: "a name is at most 4096 bytes, and at most 64 items can be asked for")
+    case .structuredReply:
+      if terms.style == .extended {
+        return Refusal(
+          option: option, type: .errExtHeaderRequired, text: "extended headers are in use")
+      }
+      guard header.dataByteCount > 0 else { return nil }
+      return Refusal(option: option, type: .errInvalid, text: "STRUCTURED_REPLY takes no data")
+    case .extendedHeaders:
+      guard header.dataByteCount > 0 else { return nil }
+      return Refusal(option: option, type: .errInvalid, text: "EXTENDED_HEADERS takes no data")
+    case .listMetaContext, .setMetaContext:
+      if terms.style == .simple {
+        return Refusal(
+          option: option, type: .errInvalid, text: "contexts need structured replies first")
+      }
+      guard header.dataByteCount > UInt32(MetaContextRequest.byteCountMaximum) else { return nil }
+      return Refusal(option: option, type: .errTooBig, text: "queries may be 64 KiB together")
     case .session:
       guard header.dataByteCount != UInt32(SessionIdentity.byteCount) else { return nil }
       return Refusal(
@@ -270,6 +305,18 @@ extension ServerHandshake {
     switch option {
     case .list:
       state = .awaitingList
+    case .structuredReply:
+      terms.style = .structured
+      reply(to: option, .ack)
+    case .extendedHeaders:
+      terms.style = .extended
+      reply(to: option, .ack)
+    case .listMetaContext, .setMetaContext:
+      do {
+        state = .awaitingContexts(option, try MetaContextRequest(decoding: data))
+      } catch {
+        reply(to: option, malformed: error)
+      }
     case .session:
       do {
         state = .awaitingSession(try SessionIdentity(decoding: data))
@@ -287,11 +334,15 @@ extension ServerHandshake {
       do {
         state = .awaitingExport(option, try InformationRequest(decoding: data))
       } catch {
-        var type = OptionReplyType.errInvalid
-        if case .limit = error { type = .errTooBig }
-        reply(to: option, type, data: ByteString("the request is malformed: \(error.reason)").bytes)
+        reply(to: option, malformed: error)
       }
     }
+  }
+
+  private mutating func reply(to option: OptionCode, malformed error: WireError) {
+    var type = OptionReplyType.errInvalid
+    if case .limit = error { type = .errTooBig }
+    reply(to: option, type, data: ByteString("the request is malformed: \(error.reason)").bytes)
   }
 
   private mutating func reply(to option: OptionCode, _ type: OptionReplyType, data: [UInt8] = []) {
@@ -307,17 +358,21 @@ extension ServerHandshake {
 extension ServerHandshake {
   /// The export that `findExport` asked for.
   public mutating func answer(found facts: ExportFacts) {
+    if case .awaitingContexts(let option, let request) = state {
+      return answer(option, request, contextsOf: facts)
+    }
     guard case .awaitingExport(let option, let request) = state else { return }
+    let flags = terms.flags(of: facts.flags)
+    if option != .info { terms.hasAllocationContext = allocationExport == facts.name }
     guard option != .exportName else {
-      output.append(
-        encoding: ExportNameAnswer(exportByteCount: facts.byteCount, flags: facts.flags))
+      output.append(encoding: ExportNameAnswer(exportByteCount: facts.byteCount, flags: flags))
       if !clientFlags.contains(.noZeroes) {
         output += [UInt8](repeating: 0, count: ExportNameAnswer.paddingByteCount)
       }
       state = .entering
       return
     }
-    var items: [InformationItem] = [.export(byteCount: facts.byteCount, flags: facts.flags)]
+    var items: [InformationItem] = [.export(byteCount: facts.byteCount, flags: flags)]
     for type in request.items {
       switch type {
       case .name: items.append(.name(facts.name))
@@ -327,9 +382,27 @@ extension ServerHandshake {
       default: break  // EXPORT is there already; the unknown is ignored.
       }
     }
+    // Who does not ask may know all the same, and must where bytes are not served one by one.
+    if facts.blockSizes.minimum > 1, !request.items.contains(.blockSize) {
+      items.append(.blockSize(facts.blockSizes))
+    }
     for item in items { reply(to: option, .info, data: item.encoded) }
     reply(to: option, .ack)
     state = option == .go ? .entering : .option
+  }
+
+  private mutating func answer(
+    _ option: OptionCode, _ request: MetaContextRequest, contextsOf facts: ExportFacts
+  ) {
+    let isSet = option == .setMetaContext
+    if isSet ? request.selectsAllocation : request.listsAllocation {
+      let id = isSet ? MetaContext.allocationID : 0
+      let context = MetaContext(id: id, name: MetaContext.allocationName)
+      reply(to: option, .metaContext, data: context.encoded)
+      if isSet { allocationExport = facts.name }
+    }
+    reply(to: option, .ack)
+    state = .option
   }
 
   /// Every export that `listExports` asked for, in the order to be shown.
@@ -353,6 +426,7 @@ extension ServerHandshake {
     let option: OptionCode
     switch state {
     case .awaitingExport(let asked, _): option = asked
+    case .awaitingContexts(let asked, _): option = asked
     case .awaitingList: option = .list
     case .awaitingSession: option = .session
     default: return

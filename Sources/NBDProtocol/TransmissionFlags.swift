@@ -23,4 +23,6 @@ public struct TransmissionFlags: OptionSet, Sendable {
   public static let sendResize = TransmissionFlags(rawValue: 1 << 9)
   public static let sendCache = TransmissionFlags(rawValue: 1 << 10)
   public static let sendFastZero = TransmissionFlags(rawValue: 1 << 11)
+  /// Only with extended headers: BLOCK_STATUS may name the contexts that it is to be about.
+  public static let blockStatusPayload = TransmissionFlags(rawValue: 1 << 12)
 }

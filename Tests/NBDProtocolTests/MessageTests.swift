@@ -96,6 +96,55 @@ struct MessageTests {
       "answer to EXPORT_NAME", "0000000000100000 0003",
       ExportNameAnswer(exportByteCount: 1 << 20, flags: [.hasFlags, .readOnly]),
       { bytes throws(WireError) in try ExportNameAnswer(decoding: bytes) }),
+    MessageVector(
+      "LIST_META_CONTEXT data", "00000001 61 00000002 00000005 626173653a 00000000",
+      MetaContextRequest(name: "a", queries: ["base:", ""]),
+      { bytes throws(WireError) in try MetaContextRequest(decoding: bytes) }),
+    MessageVector(
+      "SET_META_CONTEXT data that selects nothing", "00000000 00000000",
+      MetaContextRequest(name: "", queries: []),
+      { bytes throws(WireError) in try MetaContextRequest(decoding: bytes) }),
+    MessageVector(
+      "structured reply chunk", "668e33ef 0001 8001 0102030405060708 00000006",
+      constantByteCount: 4,
+      StructuredChunkHeader(
+        flags: .done, type: .error, cookie: 0x0102_0304_0506_0708, payloadByteCount: 6),
+      { bytes throws(WireError) in try StructuredChunkHeader(decoding: bytes) }),
+    MessageVector(
+      "hole", "0000000000001000 00000200", HoleChunk(offset: 4096, byteCount: 512),
+      { bytes throws(WireError) in try HoleChunk(decoding: bytes) }),
+    MessageVector(
+      "error with text", "00000016 0003 626164", ErrorChunk(error: .einval, text: "bad"),
+      { bytes throws(WireError) in try ErrorChunk(decoding: bytes, type: .error) }),
+    MessageVector(
+      "error at an offset", "00000005 0001 21 0000000000000200",
+      ErrorChunk(error: .eio, text: "!", offset: 512),
+      { bytes throws(WireError) in try ErrorChunk(decoding: bytes, type: .errorOffset) }),
+    // Source: the branch `extension-ext-header` of the same document.
+    MessageVector(
+      "extended request",
+      "21e41c71 0021 0001 0102030405060708 0000000000001000 0000000000000200",
+      constantByteCount: 4,
+      ExtendedRequest(
+        flags: [.fua, .payloadLength], command: .write, cookie: 0x0102_0304_0506_0708,
+        offset: 4096, length: 512),
+      { bytes throws(WireError) in try ExtendedRequest(decoding: bytes) }),
+    MessageVector(
+      "extended request with every bit set",
+      "21e41c71 ffff ffff ffffffffffffffff ffffffffffffffff ffffffffffffffff",
+      constantByteCount: 4,
+      ExtendedRequest(
+        flags: CommandFlags(rawValue: .max), command: CommandCode(rawValue: .max), cookie: .max,
+        offset: .max, length: .max),
+      { bytes throws(WireError) in try ExtendedRequest(decoding: bytes) }),
+    MessageVector(
+      "extended reply chunk",
+      "6e8a278c 0001 0006 0102030405060708 0000000000001000 0000000000000018",
+      constantByteCount: 4,
+      ExtendedChunkHeader(
+        flags: .done, type: .blockStatusExtended, cookie: 0x0102_0304_0506_0708, offset: 4096,
+        payloadByteCount: 24),
+      { bytes throws(WireError) in try ExtendedChunkHeader(decoding: bytes) }),
     // Ours, so the source is the module's own documentation.
     MessageVector(
       "session", "0102030405060708 090a0b0c0d0e0f10 00000000075bcd15 000f 0003",
@@ -113,6 +162,10 @@ struct MessageTests {
     MessageVector(
       "INFO_DESCRIPTION", "0002 c3a4", InformationItem.description("ä"),
       { bytes throws(WireError) in try InformationItem(decoding: bytes) }),
+    MessageVector(
+      "META_CONTEXT", "00000001 626173653a616c6c6f636174696f6e",
+      MetaContext(id: 1, name: MetaContext.allocationName),
+      { bytes throws(WireError) in try MetaContext(decoding: bytes) }),
     MessageVector(
       "SERVER", "00000001 61 6221", ListedExport(name: "a", description: "b!"),
       { bytes throws(WireError) in try ListedExport(decoding: bytes) }),

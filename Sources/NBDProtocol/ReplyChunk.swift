@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// Replies that come in chunks: the heads of both kinds, and what each type carries.
+// Source: NBD `doc/proto.md`, "Structured reply chunk message" and, for the extended ones, the
+// same of the branch `extension-ext-header`.
+
+import WireFormat
+
+public struct ChunkFlags: OptionSet, Sendable {
+  public let rawValue: UInt16
+  public init(rawValue: UInt16) { self.rawValue = rawValue }
+
+  /// The last chunk of a reply, and only it.
+  public static let done = ChunkFlags(rawValue: 1 << 0)
+}
+
+public struct ChunkType: RawRepresentable, Equatable, Sendable {
+  public let rawValue: UInt16
+  public init(rawValue: UInt16) { self.rawValue = rawValue }
+
+  public static let none = ChunkType(rawValue: 0)
+  public static let offsetData = ChunkType(rawValue: 1)
+  public static let offsetHole = ChunkType(rawValue: 2)
+  public static let blockStatus = ChunkType(rawValue: 5)
+  /// Only with extended headers, where it stands for `blockStatus`.
+  public static let blockStatusExtended = ChunkType(rawValue: 6)
+  public static let error = ChunkType(rawValue: 0x8001)
+  public static let errorOffset = ChunkType(rawValue: 0x8002)
+
+  /// Also true for errors without a name here.
+  public var isError: Bool { rawValue & 0x8000 != 0 }
+}
+
+/// All big-endian; the payload follows.
+public struct StructuredChunkHeader: Equatable, Sendable, WireEncodable {
+  public static let byteCount = 20
+  public static let magic: UInt32 = 0x668e_33ef
+
+  public var flags: ChunkFlags
+  public var type: ChunkType
+  /// As sent in the request.
+  public var cookie: UInt64
+  public var payloadByteCount: UInt32
+
+  public init(flags: ChunkFlags, type: ChunkType, cookie: UInt64, payloadByteCount: UInt32) {
+    self.flags = flags
+    self.type = type
+    self.cookie = cookie
+    self.payloadByteCount = payloadByteCount
+  }
+
+  public init(decoding bytes: Span<UInt8>) throws(WireError) {
+    guard bytes.count == Self.byteCount else {
+      throw .byteCount(expected: Self.byteCount, actual: bytes.count)
+    }
+    let magic = bytes.bigEndian(UInt32.self, at: 0)
+    guard magic == Self.magic else {
+      throw .magic(expected: UInt64(Self.magic), actual: UInt64(magic))
+    }
+    flags = ChunkFlags(rawValue: bytes.bigEndian(UInt16.self, at: 4))
+    type = ChunkType(rawValue: bytes.bigEndian(UInt16.self, at: 6))
+    cookie = bytes.bigEndian(UInt64.self, at: 8)
+    payloadByteCount = bytes.bigEndian(UInt32.self, at: 16)
+  }
+
+  public var encodedByteCount: Int { Self.byteCount }
+  public func encode(into output: inout OutputSpan<UInt8>) {
+    output.append(bigEndian: Self.magic)
+    output.append(bigEndian: flags.rawValue)
+    output.append(bigEndian: type.rawValue)
+    output.append(bigEndian: cookie)
+    output.append(bigEndian: payloadByteCount)
+  }
+}
+
+/// All big-endian; the payload follows. With extended headers there is no other kind of reply.
+public struct ExtendedChunkHeader: Equatable, Sendable, WireEncodable {
+  public static let byteCount = 32
+  public static let magic: UInt32 = 0x6e8a_278c
+
+  public var flags: ChunkFlags
+  public var type: ChunkType
+  /// As sent in the request.
+  public var cookie: UInt64
+  /// That of the request, whatever the chunk is about.
+  public var offset: UInt64
+  public var payloadByteCount: UInt64
+
+  public init(
+    flags: ChunkFlags, type: ChunkType, cookie: UInt64, offset: UInt64, payloadByteCount: UInt64
+  ) {
+    self.flags = flags
+    self.type = type
+    self.cookie = cookie
+    self.offset = offset
+    self.payloadByteCount = payloadByteCount
+  }
+
+  public init(decoding bytes: Span<UInt8>) throws(WireError) {
+    guard bytes.count == Self.byteCount else {
+      throw .byteCount(expected: Self.byteCount, actual: bytes.count)
+    }
+    let magic = bytes.bigEndian(UInt32.self, at: 0)
+    guard magic == Self.magic else {
+      throw .magic(expected: UInt64(Self.magic), actual: UInt64(magic))
+    }
+    flags = ChunkFlags(rawValue: bytes.bigEndian(UInt16.self, at: 4))
+    type = ChunkType(rawValue: bytes.bigEndian(UInt16.self, at: 6))
+    cookie = bytes.bigEndian(UInt64.self, at: 8)
+    offset = bytes.bigEndian(UInt64.self, at: 16)
+    payloadByteCount = bytes.bigEndian(UInt64.self, at: 24)
+  }
+
+  public var encodedByteCount: Int { Self.byteCount }
+  public func encode(into output: inout OutputSpan<UInt8>) {
+    output.append(bigEndian: Self.magic)
+    output.append(bigEndian: flags.rawValue)
+    output.append(bigEndian: type.rawValue)
+    output.append(bigEndian: cookie)
+    output.append(bigEndian: offset)
+    output.append(bigEndian: payloadByteCount)
+  }
+}
+
+/// The payload of OFFSET_HOLE: a piece of a READ that is zeroes. OFFSET_DATA has the same offset,
+/// and then the bytes themselves.
+public struct HoleChunk: Equatable, Sendable, WireEncodable {
+  public static let byteCount = 12
+
+  /// In bytes from the start of the export.
+  public var offset: UInt64
+  /// Not 0.
+  public var byteCount: UInt32
+
+  public init(offset: UInt64, byteCount: UInt32) {
+    self.offset = offset
+    self.byteCount = byteCount
+  }
+
+  public init(decoding bytes: Span<UInt8>) throws(WireError) {
+    guard bytes.count == Self.byteCount else {
+      throw .byteCount(expected: Self.byteCount, actual: bytes.count)
+    }
+    offset = bytes.bigEndian(UInt64.self, at: 0)
+    byteCount = bytes.bigEndian(UInt32.self, at: 8)
+    guard byteCount > 0 else { throw .value(field: "hole length", actual: 0) }
+  }
+
+  public var encodedByteCount: Int { Self.byteCount }
+  public func encode(into output: inout OutputSpan<UInt8>) {
+    output.append(bigEndian: offset)
+    output.append(bigEndian: byteCount)
+  }
+}
+
+/// The payload of ERROR and of ERROR_OFFSET: u32 error, u16 length, text, and for the latter u64
+/// offset.
+public struct ErrorChunk: Equatable, Sendable, WireEncodable {
+  /// Not `none`.
+  public var error: ErrorNumber
+  /// For people.
+  public var text: ByteString
+  /// Where a READ went wrong; nil when all of the reply is void.
+  public var offset: UInt64?
+
+  public init(error: ErrorNumber, text: ByteString = "", offset: UInt64? = nil) {
+    self.error = error
+    self.text = text
+    self.offset = offset
+  }
+
+  public var type: ChunkType { offset == nil ? .error : .errorOffset }
+
+  /// `type` is one of the two.
+  public init(decoding bytes: Span<UInt8>, type: ChunkType) throws(WireError) {
+    let tail = type == .errorOffset ? 8 : 0
+    guard bytes.count >= 6 + tail else {
+      throw .byteCount(expected: 6 + tail, actual: bytes.count)
+    }
+    error = ErrorNumber(rawValue: bytes.bigEndian(UInt32.self, at: 0))
+    guard error != .none else { throw .value(field: "error", actual: 0) }
+    let textEnd = 6 + Int(bytes.bigEndian(UInt16.self, at: 4))
+    guard bytes.count == textEnd + tail else {
+      throw .byteCount(expected: textEnd + tail, actual: bytes.count)
+    }
+    text = try ExportString.decode(bytes, 6..<textEnd, field: "error text")
+    offset = tail == 0 ? nil : bytes.bigEndian(UInt64.self, at: textEnd)
+  }
+
+  public var encodedByteCount: Int { 6 + text.count + (offset == nil ? 0 : 8) }
+  public func encode(into output: inout OutputSpan<UInt8>) {
+    output.append(bigEndian: error.rawValue)
+    output.append(bigEndian: UInt16(truncatingIfNeeded: text.count))
+    output.append(bytes: text.bytes)
+    if let offset { output.append(bigEndian: offset) }
+  }
+}
