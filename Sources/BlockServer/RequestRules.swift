@@ -5,9 +5,10 @@ import BlockBackends
 
 /// What a request asks for, as the rules see it.
 public enum RequestKind: Sendable, CaseIterable {
-  case read, write, writeZeroes, trim
+  /// `about`: asks about a range, or prepares it, and neither moves nor changes its bytes.
+  case read, write, writeZeroes, trim, about
 
-  public var isWrite: Bool { self != .read }
+  public var isWrite: Bool { self != .read && self != .about }
 }
 
 /// Why a request goes no further.
@@ -22,6 +23,8 @@ public struct RequestRules: Sendable {
   public let byteCount: UInt64
   public let isReadOnly: Bool
   private let alignmentMask: UInt64
+  /// Offsets and lengths are multiples of it; a power of two.
+  public var alignment: UInt64 { alignmentMask + 1 }
   /// The longest read or write.
   public let payloadByteCountMaximum: UInt64
 

@@ -23,11 +23,14 @@ extension ExportFacts {
 extension TransmissionFlags {
   init(_ geometry: ExportGeometry) {
     var flags: TransmissionFlags = [.hasFlags]
+    // To bring nothing into memory is right, too.
+    flags.insert(.sendCache)
     if geometry.isReadOnly {
       flags.insert(.readOnly)
     } else {
       flags.formUnion([.sendFlush, .sendFUA, .sendWriteZeroes])
       if geometry.capabilities.contains(.trim) { flags.insert(.sendTrim) }
+      if geometry.capabilities.contains(.fastZeroes) { flags.insert(.sendFastZero) }
     }
     if geometry.capabilities.contains(.rotational) { flags.insert(.rotational) }
     // Without an attachment an overlay is the session's own: a second connection would see other

@@ -26,6 +26,8 @@ struct Handshaking {
     var attached: (connection: AttachmentConnection, identity: SessionIdentity)?
     /// What the handshake has taken off the socket, up to and beyond its end.
     var receivedByteCount: UInt64 = 0
+    /// What was agreed on.
+    var terms = SessionTerms()
   }
 
   /// Why `advance` has returned.
@@ -129,6 +131,7 @@ struct Handshaking {
       case .enter(let received):
         guard var entry else { return .over(.ended(reason: "no export was opened")) }
         entry.receivedByteCount = receivedByteCount
+        entry.terms = machine.terms
         return .over(.entered(entry, received: received))
       case .close(let ending):
         return .over(failure ?? .ended(reason: ending.reason))

@@ -12,7 +12,7 @@ import NBDProtocol
 @safe final class PendingTransfers {
   /// What a slot is used for.
   struct Slot {
-    var request = Request(command: .read, cookie: 0)
+    var request = ExtendedRequest(command: .read, cookie: 0)
     var count = 0
   }
 
@@ -70,7 +70,7 @@ import NBDProtocol
       rebasing: memory.buffer[(slot * Self.slotByteCount)..<(slot * Self.slotByteCount + count)])
   }
 
-  private func takeSlot(_ request: Request, _ count: Int) -> Int {
+  private func takeSlot(_ request: ExtendedRequest, _ count: Int) -> Int {
     precondition(freeCount > 0)
     freeCount -= 1
     // SAFETY: indices below the count.
@@ -86,7 +86,7 @@ import NBDProtocol
 
   /// Begins to read. The caller has seen that there is room.
   func read(
-    _ request: Request, _ count: Int, from descriptor: CInt, at offset: UInt64
+    _ request: ExtendedRequest, _ count: Int, from descriptor: CInt, at offset: UInt64
   ) throws(SystemError) {
     let slot = takeSlot(request, count)
     do {
@@ -101,7 +101,7 @@ import NBDProtocol
 
   /// Begins to write a copy of `bytes`. The caller has seen that there is room.
   func write(
-    _ request: Request, _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: UInt64,
+    _ request: ExtendedRequest, _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: UInt64,
     isDurable: Bool
   ) throws(SystemError) {
     let slot = takeSlot(request, bytes.count)
@@ -121,7 +121,7 @@ import NBDProtocol
   /// A transfer that has ended. Its memory is there until `finish`.
   @safe struct Ended {
     var slot: Int
-    var request: Request
+    var request: ExtendedRequest
     /// A negated errno, or how many bytes were moved.
     var result: Int
     let buffer: UnsafeMutableRawBufferPointer

@@ -20,10 +20,9 @@ extension Transmission {
   }
 
   /// Begins a READ that has to wait for its medium; false when that has to be done in place.
-  mutating func beginPending(read request: Request, _ range: Range<UInt64>) -> Bool {
-    guard mayPend, attached == nil, Int(request.length) <= PendingTransfers.slotByteCount else {
-      return false
-    }
+  mutating func beginPending(read request: ExtendedRequest, _ range: Range<UInt64>) -> Bool {
+    guard mayPend, attached == nil, request.length <= UInt64(PendingTransfers.slotByteCount)
+    else { return false }
     let place =
       backend.directRange(of: range).map {
         BackendFileRange(descriptor: $0.descriptor, offset: $0.offset)
@@ -40,7 +39,7 @@ extension Transmission {
 
   /// Begins a WRITE past the page cache, whose whole payload is there; false when that has to be
   /// done in place.
-  mutating func beginPending(write request: Request, _ payload: UnsafeRawBufferPointer) -> Bool {
+  mutating func beginPending(write request: ExtendedRequest, _ payload: UnsafeRawBufferPointer) -> Bool {
     guard mayPend, attached == nil, payload.count <= PendingTransfers.slotByteCount,
       let place = backend.directRange(
         of: request.offset..<(request.offset + UInt64(payload.count))),
@@ -73,17 +72,21 @@ extension Transmission {
       var error = ErrorNumber.none
       if ended.result != buffer.count { error = unsafe doInPlace(ended.request, buffer) }
       let isRead = ended.request.command == .read && error == .none
-      _ = try makeRoom(for: SimpleReply.byteCount + (isRead ? buffer.count : 0), waits: true)
-      reply(error, to: ended.request)
+      _ = try makeRoom(
+        for: ReplyStyle.headByteCountMaximum + (isRead ? buffer.count : 0), waits: true)
       if isRead {
+        replyHead(of: ended.request, byteCount: buffer.count)
         // SAFETY: as long as the room that was made.
         unsafe replies.room(for: buffer.count).copyMemory(from: UnsafeRawBufferPointer(buffer))
         replies.append(buffer.count)
         tally.reads &+= 1
         tally.readBytes &+= UInt64(buffer.count)
-      } else if error == .none {
-        tally.writes &+= 1
-        tally.writtenBytes &+= UInt64(buffer.count)
+      } else {
+        reply(error, to: ended.request)
+        if error == .none {
+          tally.writes &+= 1
+          tally.writtenBytes &+= UInt64(buffer.count)
+        }
       }
       pending?.finish(ended)
     }
@@ -91,7 +94,7 @@ extension Transmission {
 
   /// What went wrong in the ring is tried again by the backend, which knows what to call it.
   private func doInPlace(
-    _ request: Request, _ buffer: UnsafeMutableRawBufferPointer
+    _ request: ExtendedRequest, _ buffer: UnsafeMutableRawBufferPointer
   ) -> ErrorNumber {
     do {
       if request.command == .read {

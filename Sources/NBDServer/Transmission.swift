@@ -38,8 +38,10 @@ struct Transmission: ~Copyable {
 
   let socket: CInt
   let backend: any BlockBackend
-  private let rules: RequestRules
-  private let flags: TransmissionFlags
+  let rules: RequestRules
+  let terms: SessionTerms
+  /// What the client was told.
+  let flags: TransmissionFlags
   let engine: EngineState
   let isStopping: SharedFlag
   let attached: (connection: AttachmentConnection, identity: SessionIdentity)?
@@ -48,6 +50,9 @@ struct Transmission: ~Copyable {
   var arrivals: Arrivals
   var replies: Replies
   private var payload: Payload?
+  /// How much has to be there before the next request can be looked at.
+  private var requestByteCount: Int
+  private var holes = HoleFinder()
   /// Once what has been answered has left, the session ends.
   private var ending: SessionEnding?
   var tally = SessionCounters()
@@ -62,9 +67,9 @@ struct Transmission: ~Copyable {
   /// Nil while nothing is under way.
   private var buffers: SessionBuffers?
 
-  /// A WRITE whose payload is being taken.
+  /// A WRITE whose payload is being taken, or another command that should have none.
   private struct Payload {
-    var request: Request
+    var request: ExtendedRequest
     /// Where the next byte goes.
     var offset: UInt64
     var left: UInt64
@@ -87,7 +92,9 @@ struct Transmission: ~Copyable {
     self.isStopping = isStopping
     let geometry = entry.export.geometry(isAttached: attached != nil)
     rules = RequestRules(geometry, payloadByteCountMaximum: UInt64(payloadByteCountMaximum))
-    flags = TransmissionFlags(geometry)
+    terms = entry.terms
+    flags = terms.flags(of: TransmissionFlags(geometry))
+    requestByteCount = terms.style.requestByteCount
     arrivals = Arrivals(socket: socket, takenByteCount: entry.receivedByteCount)
     replies = Replies(socket: socket)
   }
@@ -168,7 +175,7 @@ struct Transmission: ~Copyable {
         guard waits else { return .medium }
         guard try takePayload() else { return nil }
       } else {
-        guard arrivals.count >= Request.byteCount else { return nil }
+        guard arrivals.count >= requestByteCount else { return nil }
         if let pause = try serveNext(waits: waits) { return pause }
       }
     }
@@ -187,11 +194,11 @@ struct Transmission: ~Copyable {
 // Requests.
 extension Transmission {
   /// The request that is next; it stays where it is.
-  private func nextRequest() throws(SessionEnding) -> Request {
+  private func nextRequest() throws(SessionEnding) -> ExtendedRequest {
     do {
       // SAFETY: the bytes are used before anything is received.
-      let bytes = unsafe arrivals.next(Request.byteCount)
-      return try unsafe Request(decoding: bytes.bindMemory(to: UInt8.self).span)
+      let bytes = unsafe arrivals.next(terms.style.requestByteCount)
+      return try unsafe terms.style.request(decoding: bytes.bindMemory(to: UInt8.self).span)
     } catch {
       var magic: UInt64 = 0
       if case .magic(_, let actual) = error { magic = actual }
@@ -201,7 +208,7 @@ extension Transmission {
 
   /// Nil when the request is done with, or its payload is being taken; it is still there otherwise.
   private mutating func serveNext(waits: Bool) throws(SessionEnding) -> Pause? {
-    let request: Request
+    let request: ExtendedRequest
     do {
       request = try nextRequest()
     } catch {
@@ -212,12 +219,21 @@ extension Transmission {
     if request.command == .read, error == .none { return try read(request, waits: waits) }
     // All others may take their time.
     guard waits else { return .medium }
-    guard try makeRoom(for: SimpleReply.byteCount, waits: waits) else { return .output }
-    if request.command == .write {
-      arrivals.use(Request.byteCount)
-      beginPayload(request, error)
-      return nil
+    guard try makeRoom(for: ReplyStyle.headByteCountMaximum, waits: waits) else { return .output }
+    var usedByteCount = terms.style.requestByteCount
+    let payloadByteCount = terms.style.payloadByteCount(of: request)
+    if payloadByteCount > 0 || request.command == .write {
+      guard takesQuery(request, error) else {
+        arrivals.use(usedByteCount)
+        beginPayload(request, payloadByteCount, error)
+        return nil
+      }
+      usedByteCount += Int(payloadByteCount)
+      requestByteCount = usedByteCount
+      guard arrivals.count >= usedByteCount else { return nil }
+      requestByteCount = terms.style.requestByteCount
     }
+    var extents: [ExtentStatus] = []
     if error == .none {
       // `read` and `write` begin and end for themselves: between the two nothing may wait for the
       // client, or a newer copy of the request would wait for it, too.
@@ -225,22 +241,34 @@ extension Transmission {
       case .execute: break
       case .mustWait: return .medium
       case .superseded, .fenced:
-        arrivals.use(Request.byteCount)
+        arrivals.use(usedByteCount)
         return nil
       }
       switch request.command {
       case .flush: error = flush(request)
       case .trim where flags.contains(.sendTrim) || rules.isReadOnly: error = trim(request)
+      case .cache: error = cache(request)
       case .writeZeroes: error = writeZeroes(request)
+      case .blockStatus where terms.hasAllocationContext:
+        // SAFETY: all of the request is there, and nothing is received before it is used.
+        let bytes = unsafe arrivals.next(usedByteCount)
+        (error, extents) = unsafe blockStatus(
+          request, query: UnsafeRawBufferPointer(rebasing: bytes[terms.style.requestByteCount...]))
       default: error = .einval
       }
       guard end() else {
-        arrivals.use(Request.byteCount)
+        arrivals.use(usedByteCount)
         return nil
       }
     }
-    arrivals.use(Request.byteCount)
-    reply(error, to: request)
+    arrivals.use(usedByteCount)
+    if extents.isEmpty {
+      reply(error, to: request)
+    } else {
+      // Nothing comes between: it is executed, and the client waits for it.
+      _ = try makeRoom(for: AllocationStatus.replyByteCountMaximum, waits: true)
+      reply(extents, to: request)
+    }
     return nil
   }
 
@@ -251,10 +279,16 @@ extension Transmission {
     return nil
   }
 
+  /// Whether the payload says what the command is about; any other but that of a WRITE is skipped.
+  private func takesQuery(_ request: ExtendedRequest, _ error: ErrorNumber) -> Bool {
+    request.command == .blockStatus && error == .none
+      && request.length <= UInt64(BlockStatusQuery.byteCountMaximum)
+  }
+
   /// Whether the request may be executed now. `superseded`: it is to be forgotten, for a newer copy
   /// of it has been seen. Throws when the whole session is.
   private mutating func begin(
-    _ request: Request, waits: Bool
+    _ request: ExtendedRequest, waits: Bool
   ) throws(SessionEnding) -> Attachment.Admission {
     try lookForClient()
     guard let attached else { return .execute }
@@ -283,51 +317,68 @@ extension Transmission {
   private func end() -> Bool { attached?.connection.end() ?? true }
 
   /// EINVAL for a flag that is unknown, or not valid with this command on this export.
-  private func invalidFlags(of request: Request) -> ErrorNumber {
+  private func invalidFlags(of request: ExtendedRequest) -> ErrorNumber {
     if request.flags.isEmpty { return .none }
-    var allowed: CommandFlags = flags.contains(.sendFUA) ? .fua : []
-    // A read-only export answers EPERM, which says more than EINVAL.
-    if rules.isReadOnly { allowed.insert(.fua) }
-    if request.command == .writeZeroes { allowed.insert(.noHole) }
+    let allowed = terms.allowedFlags(for: request.command, told: flags)
     return request.flags.isSubset(of: allowed) ? .none : .einval
   }
 
   private mutating func read(
-    _ request: Request, waits: Bool
+    _ request: ExtendedRequest, waits: Bool
   ) throws(SessionEnding) -> Pause? {
     let range: Range<UInt64>
     do {
-      range = try rules.check(.read, offset: request.offset, length: UInt64(request.length))
+      range = try rules.check(.read, offset: request.offset, length: request.length)
     } catch {
-      guard try makeRoom(for: SimpleReply.byteCount, waits: waits) else { return .output }
-      arrivals.use(Request.byteCount)
-      reply(ErrorNumber(error, of: .read), to: request)
+      guard try makeRoom(for: ReplyStyle.headByteCountMaximum, waits: waits) else {
+        return .output
+      }
+      arrivals.use(terms.style.requestByteCount)
+      // Simple replies have no way to serve it in pieces, so there it is just wrong.
+      let isTooLong = error == .tooLong && terms.style != .simple
+      reply(isTooLong ? .eoverflow : ErrorNumber(error, of: .read), to: request)
       return nil
+    }
+    var asksForHoles = false
+    if terms.style != .simple, !request.flags.contains(.df) {
+      asksForHoles = holes.isWorthAsking(range)
+      if asksForHoles, !waits { return .medium }
     }
     let count = Int(truncatingIfNeeded: range.upperBound &- range.lowerBound)
     let file = count >= Self.uncopiedByteCount ? cachedFileRange(of: range) : nil
     let copiedByteCount = file == nil ? count : 0
-    guard try makeRoom(for: SimpleReply.byteCount + copiedByteCount, waits: waits) else {
+    let room = asksForHoles ? count + HoleFinder.headByteCountMaximum : copiedByteCount
+    guard try makeRoom(for: ReplyStyle.headByteCountMaximum + room, waits: waits) else {
       return .output
     }
     switch try begin(request, waits: waits) {
     case .execute: break
     case .mustWait: return .medium
     case .superseded, .fenced:
-      arrivals.use(Request.byteCount)
+      arrivals.use(terms.style.requestByteCount)
       return nil
+    }
+    if asksForHoles {
+      let pieces = holes.pieces(of: range, in: backend)
+      if !pieces.isEmpty {
+        let result = readPieces(pieces, from: range.lowerBound, for: request)
+        let isWanted = end()
+        arrivals.use(terms.style.requestByteCount)
+        if isWanted { finishRead(request, result.error, count, inMemory: result.byteCount) }
+        return nil
+      }
     }
     var error = ErrorNumber.none
     var isDone = true
     if copiedByteCount > 0 {
       // SAFETY: there is room for the head and the data: `makeRoom` has seen to it, and `begin` only
       // takes replies away.
-      let data = unsafe replies.room(for: count, after: SimpleReply.byteCount)
+      let data = unsafe replies.room(for: count, after: terms.style.dataHeadByteCount)
       do {
         isDone = try unsafe backend.readWithoutWaiting(into: data, at: range.lowerBound)
         if !isDone, waits {
           if beginPending(read: request, range) {
-            arrivals.use(Request.byteCount)
+            arrivals.use(terms.style.requestByteCount)
             return nil
           }
           try unsafe backend.read(into: data, at: range.lowerBound)
@@ -339,14 +390,23 @@ extension Transmission {
     }
     let isWanted = end()
     guard isDone else { return .medium }
-    arrivals.use(Request.byteCount)
+    arrivals.use(terms.style.requestByteCount)
     guard isWanted else { return nil }
-    reply(error, to: request)
-    guard error == .none else { return nil }
-    if let file { replies.append(file, byteCount: count) } else { replies.append(count) }
+    if error == .none, count > 0 { replyHead(of: request, byteCount: count) }
+    finishRead(request, error, count, inMemory: copiedByteCount)
+    if error == .none, let file { replies.append(file, byteCount: count) }
+    return nil
+  }
+
+  /// Sends what lies in memory behind what waits, or an error in its place.
+  private mutating func finishRead(
+    _ request: ExtendedRequest, _ error: ErrorNumber, _ count: Int, inMemory byteCount: Int
+  ) {
+    guard error == .none else { return reply(error, to: request) }
+    if count == 0 { reply(.none, to: request) }
+    replies.append(byteCount)
     tally.reads &+= 1
     tally.readBytes &+= UInt64(count)
-    return nil
   }
 
   /// Where the bytes lie in a file, all of them in memory: sending them neither waits nor fails.
@@ -358,18 +418,26 @@ extension Transmission {
     return isCached == 1 ? file : nil
   }
 
-  /// Takes a WRITE's head; whatever is wrong with it, its payload comes.
-  private mutating func beginPayload(_ request: Request, _ flagError: ErrorNumber) {
+  /// Takes the head of what has a payload; whatever is wrong with it, the payload comes.
+  private mutating func beginPayload(
+    _ request: ExtendedRequest, _ byteCount: UInt64, _ flagError: ErrorNumber
+  ) {
+    if terms.style == .extended, byteCount > rules.payloadByteCountMaximum {
+      ending = .payloadTooLong(byteCount)
+      return
+    }
     var error = flagError
+    if request.command != .write { error = .einval }
+    // With extended headers a WRITE that does not announce its payload has none.
+    if terms.style == .extended, !request.flags.contains(.payloadLength) { error = .einval }
     if error == .none {
       do {
-        _ = try rules.check(.write, offset: request.offset, length: UInt64(request.length))
+        _ = try rules.check(.write, offset: request.offset, length: byteCount)
       } catch let refusal {
         error = ErrorNumber(refusal, of: .write)
       }
     }
-    payload = Payload(
-      request: request, offset: request.offset, left: UInt64(request.length), error: error)
+    payload = Payload(request: request, offset: request.offset, left: byteCount, error: error)
   }
 
   /// How much of a payload is written at once.
@@ -422,64 +490,10 @@ extension Transmission {
     reply(done.error, to: done.request)
     return true
   }
-
-  private mutating func flush(_ request: Request) -> ErrorNumber {
-    guard request.offset == 0, request.length == 0 else { return .einval }
-    do {
-      try backend.flush()
-    } catch {
-      return ErrorNumber(error)
-    }
-    tally.flushes &+= 1
-    return .none
-  }
-
-  private mutating func trim(_ request: Request) -> ErrorNumber {
-    do {
-      let range = try rules.check(.trim, offset: request.offset, length: UInt64(request.length))
-      do {
-        try backend.trim(range, isDurable: request.flags.contains(.fua))
-      } catch {
-        return ErrorNumber(error)
-      }
-    } catch {
-      return ErrorNumber(error, of: .trim)
-    }
-    tally.trims &+= 1
-    return .none
-  }
-
-  private mutating func writeZeroes(_ request: Request) -> ErrorNumber {
-    do {
-      let range = try rules.check(
-        .writeZeroes, offset: request.offset, length: UInt64(request.length))
-      do {
-        try backend.writeZeroes(
-          range, mayPunch: !request.flags.contains(.noHole),
-          isDurable: request.flags.contains(.fua))
-      } catch {
-        return ErrorNumber(error)
-      }
-    } catch {
-      return ErrorNumber(error, of: .writeZeroes)
-    }
-    tally.zeroes &+= 1
-    return .none
-  }
 }
 
 // Bytes in and out.
 extension Transmission {
-  /// Appends the head of a reply, for which there is room; a READ's data follow it.
-  mutating func reply(_ error: ErrorNumber, to request: Request) {
-    if error != .none { tally.errors &+= 1 }
-    // SAFETY: whoever executes a request has made room for its reply.
-    let head = unsafe replies.room(for: SimpleReply.byteCount).bindMemory(to: UInt8.self)
-    var span = unsafe OutputSpan(buffer: head, initializedCount: 0)
-    SimpleReply(error: error, cookie: request.cookie).encode(into: &span)
-    replies.append(unsafe span.finalize(for: head))
-  }
-
   /// Sends what waits if it has grown enough or `count` more bytes would not fit behind it. False
   /// when it cannot leave now.
   mutating func makeRoom(for count: Int, waits: Bool) throws(SessionEnding) -> Bool {
@@ -504,7 +518,7 @@ extension Transmission {
 
   /// False when nothing is there now.
   mutating func receive(waits: Bool) throws(SessionEnding) -> Bool {
-    var wanted = Request.byteCount
+    var wanted = requestByteCount
     if let payload {
       let isKept = payload.error == .none && payload.isWanted
       wanted = isKept ? Int(min(Self.pieceByteCount, payload.left)) : 1

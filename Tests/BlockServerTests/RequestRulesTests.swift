@@ -44,7 +44,7 @@ struct RequestRulesTests {
         try Self.rules().check(kind, offset: 0, length: 65537)
       }
     }
-    for kind in [RequestKind.writeZeroes, .trim] {
+    for kind in [RequestKind.writeZeroes, .trim, .about] {
       #expect(try Self.rules().check(kind, offset: 0, length: 1 << 20) == 0..<(1 << 20))
     }
   }
@@ -57,7 +57,9 @@ struct RequestRulesTests {
         try rules.check(kind, offset: .max, length: .max)
       }
     }
-    #expect(try rules.check(.read, offset: 1, length: 1) == 1..<2)
+    for kind in [RequestKind.read, .about] {
+      #expect(try rules.check(kind, offset: 1, length: 1) == 1..<2)
+    }
   }
 
   static let misaligned: [(offset: UInt64, length: UInt64)] = [(1, 512), (0, 511), (256, 256)]

@@ -166,6 +166,9 @@ final class TestClient {
   /// Every wait of a test ends.
   static var deadline: Deadline { .milliseconds(20_000) }
 
+  /// The socket's, for tests that read and write at once.
+  var number: CInt { socket.descriptor.rawValue }
+
   init(to address: SocketAddress) throws(SystemError) {
     socket = try StreamSocket.connect(to: address, until: Self.deadline)
   }
