@@ -94,6 +94,22 @@ public struct BackendDirectRange: Equatable, Sendable {
   }
 }
 
+/// The bytes of a whole medium, as they lie in memory, for system calls alone: somebody else may cut
+/// the file, and then touching them is SIGBUS, while a system call says EFAULT. Valid as long as the
+/// backend is kept.
+@safe public struct BackendMapping: @unchecked Sendable {
+  // Unchecked: an address; what lies there is the kernel's to order.
+  public let base: UnsafeMutableRawPointer
+  public let byteCount: UInt64
+  public let isWritable: Bool
+
+  public init(base: UnsafeMutableRawPointer, byteCount: UInt64, isWritable: Bool) {
+    unsafe self.base = unsafe base
+    self.byteCount = byteCount
+    self.isWritable = isWritable
+  }
+}
+
 /// In bytes, each a power of two.
 public struct BackendBlockSizes: Equatable, Sendable {
   /// Offsets and lengths are multiples of it; 1 to 65536.
@@ -151,6 +167,10 @@ public protocol BlockBackend: AnyObject, Sendable {
   /// Default: nil.
   func directRange(of range: Range<UInt64>) -> BackendDirectRange?
 
+  /// Nil unless all bytes of the medium lie in memory, and writing to that memory is writing to the
+  /// medium. A system call is made to find out. Default: nil.
+  func mapping() -> BackendMapping?
+
   /// Like `read`, but does not wait for a medium: false when it would have to, or when that cannot
   /// be told; what is in the buffer is then undefined. Default: false.
   func readWithoutWaiting(
@@ -179,6 +199,8 @@ extension BlockBackend {
   public func fileRange(of range: Range<UInt64>) -> BackendFileRange? { nil }
 
   public func directRange(of range: Range<UInt64>) -> BackendDirectRange? { nil }
+
+  public func mapping() -> BackendMapping? { nil }
 
   public func readWithoutWaiting(
     into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64

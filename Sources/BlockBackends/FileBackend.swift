@@ -39,6 +39,8 @@ public final class FileBackend: BlockBackend {
   let canReadWithoutWaiting: Atomic<Bool>
   /// Of a file system in memory.
   let isInMemory: Bool
+  /// Then, where there is room.
+  let mapped: FileMapping?
 
   /// `byteCount`: serve so many bytes from the start; a regular file grows to it. `shownAs`: what
   /// errors call it.
@@ -105,6 +107,9 @@ public final class FileBackend: BlockBackend {
     canReadWithoutWaiting = Atomic(!isDirect)
     isInMemory = clinux_file_is_in_memory(number) > 0
     memoryAlignment = UInt(memory)
+    mapped =
+      isInMemory && !isDirect && geometry == nil
+      ? FileMapping(of: number, byteCount: byteCount, isWritable: !isReadOnly) : nil
   }
 
   /// A regular file that is open already, through the page cache.
@@ -120,6 +125,7 @@ public final class FileBackend: BlockBackend {
     isDirect = false
     memoryAlignment = 1
     canReadWithoutWaiting = Atomic(true)
+    mapped = nil  // A layer has holes.
   }
 
   /// ENOTBLK. Source: asm-generic/errno-base.h.

@@ -45,6 +45,19 @@ extension FileBackend {
     isDirect ? nil : BackendFileRange(descriptor: file.rawValue, offset: range.lowerBound)
   }
 
+  public func directRange(of range: Range<UInt64>) -> BackendDirectRange? {
+    isDirect
+      ? BackendDirectRange(
+        descriptor: file.rawValue, offset: range.lowerBound, isSync: isSync) : nil
+  }
+
+  public func mapping() -> BackendMapping? {
+    guard let mapped, mapped.isWhole else { return nil }
+    // SAFETY: the mapping lives as long as this object.
+    return unsafe BackendMapping(
+      base: mapped.base, byteCount: mapped.byteCount, isWritable: mapped.isWritable)
+  }
+
   public func readWithoutWaiting(
     into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
   ) throws(BackendError) -> Bool {

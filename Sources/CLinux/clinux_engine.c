@@ -34,6 +34,18 @@ int clinux_is_cached(int fd, uint64_t offset, uint64_t count) {
   return counts.cached >= (offset + count + page - 1) / page - offset / page;
 }
 
+void *clinux_map_file(int fd, size_t count, int is_writable) {
+  void *memory = mmap(NULL, count, is_writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                      MAP_SHARED | MAP_NORESERVE, fd, 0);
+  return memory == MAP_FAILED ? NULL : memory;
+}
+int clinux_file_is_whole(int fd, uint64_t count) {
+  struct stat status;
+  if (fstat(fd, &status) < 0) return -errno;
+  uint64_t held = (uint64_t)status.st_blocks * 512;
+  return (uint64_t)status.st_size >= count && held >= (uint64_t)status.st_size;
+}
+
 int clinux_set_receive_timeout(int fd, unsigned milliseconds) {
   struct timeval time = {milliseconds / 1000, milliseconds % 1000 * 1000};
   return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) < 0 ? -errno : 0;

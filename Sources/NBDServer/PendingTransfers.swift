@@ -101,7 +101,8 @@ import NBDProtocol
 
   /// Begins to write a copy of `bytes`. The caller has seen that there is room.
   func write(
-    _ request: ExtendedRequest, _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: UInt64,
+    _ request: ExtendedRequest, _ bytes: UnsafeRawBufferPointer, to descriptor: CInt,
+    at offset: UInt64,
     isDurable: Bool
   ) throws(SystemError) {
     let slot = takeSlot(request, bytes.count)

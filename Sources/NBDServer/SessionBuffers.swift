@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The memory of one session. It is lent: a session between two requests has none.
 
+import CLinux
 import LinuxSystem
 
 @safe final class SessionBuffers: @unchecked Sendable {
@@ -14,15 +15,18 @@ import LinuxSystem
   static let outputByteCount = outputByteCountTarget + Int(payloadByteCountMaximum) + (64 << 10)
   /// Output memory beyond it goes back to the system after use.
   private static let outputByteCountKept = 4 << 20
-  /// Pieces of files that can wait for their turn to be sent.
-  static let filePieceCountMaximum = 64
+  /// Pieces of data outside the memory that can wait for their turn to be sent.
+  static let pieceCountMaximum = 64
 
   private let inputMemory: MappedMemory
   private let outputMemory: MappedMemory
   /// Valid as long as the object lives; one session uses them.
   let input: UnsafeMutableRawPointer
   let output: UnsafeMutableRawPointer
-  let filePieces: UnsafeMutablePointer<Replies.FilePiece>
+  let pieces: UnsafeMutablePointer<Replies.Piece>
+  /// What one call sends: each piece, and what lies in memory before and behind it.
+  let parts: UnsafeMutablePointer<iovec>
+  static let partCountMaximum = 2 * pieceCountMaximum + 1
 
   init() throws(SystemError) {
     let input = try MappedMemory(byteCount: Self.inputByteCount)
@@ -32,13 +36,17 @@ import LinuxSystem
     unsafe self.output = output.buffer.baseAddress!
     inputMemory = input
     outputMemory = output
-    unsafe filePieces = .allocate(capacity: Self.filePieceCountMaximum)
-    // SAFETY: as many as were allocated.
-    unsafe filePieces.initialize(
-      repeating: Replies.FilePiece(), count: Self.filePieceCountMaximum)
+    // SAFETY: as many are initialized as were allocated.
+    unsafe pieces = .allocate(capacity: Self.pieceCountMaximum)
+    unsafe pieces.initialize(repeating: Replies.Piece(), count: Self.pieceCountMaximum)
+    unsafe parts = .allocate(capacity: Self.partCountMaximum)
+    unsafe parts.initialize(repeating: iovec(), count: Self.partCountMaximum)
   }
 
-  deinit { unsafe filePieces.deallocate() }  // SAFETY: allocated above; the elements are trivial.
+  deinit {
+    unsafe pieces.deallocate()  // SAFETY: allocated above; the elements are trivial.
+    unsafe parts.deallocate()
+  }
 
   /// Called when the next session may need little: gives most of the memory back to the system.
   func trim() {

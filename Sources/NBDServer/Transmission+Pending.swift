@@ -39,7 +39,9 @@ extension Transmission {
 
   /// Begins a WRITE past the page cache, whose whole payload is there; false when that has to be
   /// done in place.
-  mutating func beginPending(write request: ExtendedRequest, _ payload: UnsafeRawBufferPointer) -> Bool {
+  mutating func beginPending(write request: ExtendedRequest, _ payload: UnsafeRawBufferPointer)
+    -> Bool
+  {
     guard mayPend, attached == nil, payload.count <= PendingTransfers.slotByteCount,
       let place = backend.directRange(
         of: request.offset..<(request.offset + UInt64(payload.count))),

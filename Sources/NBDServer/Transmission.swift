@@ -35,6 +35,8 @@ struct Transmission: ~Copyable {
   private static let lookNanoseconds: UInt64 = 500_000_000
   /// Reads from here on are sent from the file that they lie in; below the copy costs less.
   private static let uncopiedByteCount = 32 << 10
+  /// So many bytes of requests in one receive, or more, are worth asking for a mapping.
+  private static let mappedByteCount = 4 * Request.byteCount
 
   let socket: CInt
   let backend: any BlockBackend
@@ -49,35 +51,27 @@ struct Transmission: ~Copyable {
 
   var arrivals: Arrivals
   var replies: Replies
-  private var payload: Payload?
+  var payload: Payload?
   /// How much has to be there before the next request can be looked at.
   private var requestByteCount: Int
   private var holes = HoleFinder()
   /// Once what has been answered has left, the session ends.
-  private var ending: SessionEnding?
+  var ending: SessionEnding?
   var tally = SessionCounters()
   /// The first request is looked at, too: the process may have been stopped before it came.
   private var lookedAt: UInt64 = 0
   /// In `clinux_coarse_nanoseconds`: it does not leave its thread to others before.
   private var staysUntil: UInt64 = 0
+  /// The medium, when all of it lies in memory; asked for with each receive.
+  private var mapping: BackendMapping?
+  /// Where the rest of a payload goes without being copied; only while there is one.
+  var payloadMapping: BackendMapping?
   /// Requests that a disk is at work on; only while the session has a thread of its own.
   var pending: PendingTransfers?
   /// False when the system gives no ring.
   var mayPend = true
   /// Nil while nothing is under way.
   private var buffers: SessionBuffers?
-
-  /// A WRITE whose payload is being taken, or another command that should have none.
-  private struct Payload {
-    var request: ExtendedRequest
-    /// Where the next byte goes.
-    var offset: UInt64
-    var left: UInt64
-    /// Of the first piece that failed: the rest is taken all the same.
-    var error: ErrorNumber
-    /// No newer copy of the request has been seen.
-    var isWanted = true
-  }
 
   /// `socket` stays the caller's, and outlives the value.
   init(
@@ -165,6 +159,8 @@ struct Transmission: ~Copyable {
       if !waits, hasReceived { return .input }
       guard try receive(waits: waits) else { return .input }
       hasReceived = true
+      let isMany = arrivals.count >= Self.mappedByteCount && engine.sendsFiles
+      mapping = isMany ? backend.mapping() : nil
     }
   }
 
@@ -287,7 +283,7 @@ extension Transmission {
 
   /// Whether the request may be executed now. `superseded`: it is to be forgotten, for a newer copy
   /// of it has been seen. Throws when the whole session is.
-  private mutating func begin(
+  mutating func begin(
     _ request: ExtendedRequest, waits: Bool
   ) throws(SessionEnding) -> Attachment.Admission {
     try lookForClient()
@@ -314,7 +310,7 @@ extension Transmission {
   }
 
   /// False when the answer is not wanted any more.
-  private func end() -> Bool { attached?.connection.end() ?? true }
+  func end() -> Bool { attached?.connection.end() ?? true }
 
   /// EINVAL for a flag that is unknown, or not valid with this command on this export.
   private func invalidFlags(of request: ExtendedRequest) -> ErrorNumber {
@@ -346,7 +342,8 @@ extension Transmission {
     }
     let count = Int(truncatingIfNeeded: range.upperBound &- range.lowerBound)
     let file = count >= Self.uncopiedByteCount ? cachedFileRange(of: range) : nil
-    let copiedByteCount = file == nil ? count : 0
+    let mapped = file == nil && count > 0 ? mapping : nil
+    let copiedByteCount = file == nil && mapped == nil ? count : 0
     let room = asksForHoles ? count + HoleFinder.headByteCountMaximum : copiedByteCount
     guard try makeRoom(for: ReplyStyle.headByteCountMaximum + room, waits: waits) else {
       return .output
@@ -394,7 +391,9 @@ extension Transmission {
     guard isWanted else { return nil }
     if error == .none, count > 0 { replyHead(of: request, byteCount: count) }
     finishRead(request, error, count, inMemory: copiedByteCount)
-    if error == .none, let file { replies.append(file, byteCount: count) }
+    guard error == .none else { return nil }
+    if let file { replies.append(file, byteCount: count) }
+    if let mapped { replies.append(mapped, at: range.lowerBound, byteCount: count) }
     return nil
   }
 
@@ -416,79 +415,6 @@ extension Transmission {
       file.descriptor, file.offset, range.upperBound &- range.lowerBound)
     if isCached < 0 { engine.sendNoFiles() }
     return isCached == 1 ? file : nil
-  }
-
-  /// Takes the head of what has a payload; whatever is wrong with it, the payload comes.
-  private mutating func beginPayload(
-    _ request: ExtendedRequest, _ byteCount: UInt64, _ flagError: ErrorNumber
-  ) {
-    if terms.style == .extended, byteCount > rules.payloadByteCountMaximum {
-      ending = .payloadTooLong(byteCount)
-      return
-    }
-    var error = flagError
-    if request.command != .write { error = .einval }
-    // With extended headers a WRITE that does not announce its payload has none.
-    if terms.style == .extended, !request.flags.contains(.payloadLength) { error = .einval }
-    if error == .none {
-      do {
-        _ = try rules.check(.write, offset: request.offset, length: byteCount)
-      } catch let refusal {
-        error = ErrorNumber(refusal, of: .write)
-      }
-    }
-    payload = Payload(request: request, offset: request.offset, left: byteCount, error: error)
-  }
-
-  /// How much of a payload is written at once.
-  private static let pieceByteCount = UInt64(SessionBuffers.inputByteCount / 2)
-
-  /// Writes what has arrived of a payload; false when more has to come.
-  private mutating func takePayload() throws(SessionEnding) -> Bool {
-    while let now = payload, now.left > 0 {
-      // What nobody wants is taken off the stream as it comes.
-      if now.error != .none || !now.isWanted {
-        let count = min(UInt64(arrivals.count), now.left)
-        guard count > 0 else { return false }
-        arrivals.use(Int(count))
-        payload?.left -= count
-        continue
-      }
-      let count = Int(min(Self.pieceByteCount, now.left))
-      guard arrivals.count >= count else { return false }
-      // SAFETY: the bytes stay where they are until something is received.
-      let piece = unsafe arrivals.next(count)
-      if now.left == UInt64(now.request.length), unsafe beginPending(write: now.request, piece) {
-        arrivals.use(count)
-        payload = nil
-        return true
-      }
-      var isWanted = try begin(now.request, waits: true) == .execute
-      var error = ErrorNumber.none
-      if isWanted {
-        do {
-          // Durable with its last piece: that makes the earlier ones durable, too.
-          try unsafe backend.write(
-            piece, at: now.offset,
-            isDurable: now.request.flags.contains(.fua) && UInt64(count) == now.left)
-        } catch let failure {
-          error = ErrorNumber(failure)
-        }
-        isWanted = end()
-      }
-      arrivals.use(count)
-      payload?.offset &+= UInt64(count)
-      payload?.left -= UInt64(count)
-      payload?.error = error
-      payload?.isWanted = isWanted
-    }
-    guard let done = payload.take(), done.isWanted else { return true }
-    if done.error == .none {
-      tally.writes &+= 1
-      tally.writtenBytes &+= UInt64(done.request.length)
-    }
-    reply(done.error, to: done.request)
-    return true
   }
 }
 
@@ -519,6 +445,9 @@ extension Transmission {
   /// False when nothing is there now.
   mutating func receive(waits: Bool) throws(SessionEnding) -> Bool {
     var wanted = requestByteCount
+    if let now = payload, now.error == .none, let place = payloadMapping, arrivals.isEmpty {
+      return try receiveInPlace(now, place, waits: waits)
+    }
     if let payload {
       let isKept = payload.error == .none && payload.isWanted
       wanted = isKept ? Int(min(Self.pieceByteCount, payload.left)) : 1

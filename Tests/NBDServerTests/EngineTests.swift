@@ -165,6 +165,59 @@ struct EngineTests {
     #expect(client.lastData.allSatisfy { $0 == 0 })
   }
 
+  /// In a file system in memory, where requests that come together are answered from a mapping, and
+  /// long payloads are received into it.
+  @Test("serves a file in memory without copies, and without harm when somebody cuts it")
+  func fileInMemory() throws {
+    var generator = SeededGenerator(printingAs: "requests to a file in memory")
+    let path = "/dev/shm/rootlink-test-\(UInt64.random(in: 0 ... .max))"
+    try Data(contents).write(to: URL(fileURLWithPath: path))
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    for overTCP in [false, true] {
+      let server = try ServerUnderTest(try FileBackend(ByteString(path)), overTCP: overTCP)
+      let client = try server.enter()
+      for _ in 0..<6 {
+        let answer = try send(100, to: client, using: &generator)
+        #expect(try client.receive(answer.count) == answer, "seed \(generator.seed)")
+      }
+      // Long payloads, in frame with what comes before and behind them.
+      var sent: [UInt8] = []
+      var answer: [UInt8] = []
+      for (cookie, flags) in [CommandFlags(), .fua, CommandFlags(), .fua].enumerated() {
+        let offset = cookie * (1 << 20) + 77
+        sent.append(
+          encoding: Request(
+            flags: flags, command: .write, cookie: UInt64(cookie), offset: UInt64(offset),
+            length: 1 << 20))
+        sent += contents[offset..<(offset + 1 << 20)]
+        answer.append(encoding: SimpleReply(error: .none, cookie: UInt64(cookie)))
+      }
+      sent.append(encoding: Request(command: .flush, cookie: 9))
+      answer.append(encoding: SimpleReply(error: .none, cookie: 9))
+      try client.send(sent)
+      #expect(try client.receive(answer.count) == answer)
+      #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == Data(contents))
+    }
+
+    let client = try ServerUnderTest(try FileBackend(ByteString(path))).enter()
+    let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+    try file.truncate(atOffset: 4096)
+    var batch: [UInt8] = []
+    for cookie in 0..<UInt64(100) {
+      batch.append(encoding: Request(command: .read, cookie: cookie, offset: 4000, length: 512))
+    }
+    for _ in 0..<3 {
+      try client.send(batch)
+      for cookie in 0..<UInt64(100) {
+        #expect(try client.reply() == SimpleReply(error: .eio, cookie: cookie))
+      }
+    }
+    let write = Request(command: .write, cookie: 1, offset: 1 << 20, length: 1 << 20)
+    #expect(try client.ask(write, [UInt8](repeating: 7, count: 1 << 20)) == .none)
+    #expect(try client.ask(Request(command: .read, cookie: 2, offset: 1 << 20, length: 9)) == .none)
+    #expect(client.lastData == [UInt8](repeating: 7, count: 9))
+  }
+
   @Test("has many requests under way past the page cache, and answers each")
   func direct() throws {
     var generator = SeededGenerator(printingAs: "requests past the page cache")

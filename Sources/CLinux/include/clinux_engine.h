@@ -10,6 +10,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,6 +44,18 @@ static inline long clinux_sendfile(int socket, int fd, int64_t *offset, size_t c
 /* 1 when all pages of the range lie in the page cache, 0 when some do not; -ENOSYS before Linux
    6.5. */
 int clinux_is_cached(int fd, uint64_t offset, uint64_t count);
+
+/* A shared mapping of a file, none of it in memory yet; NULL when there is no room. */
+void *clinux_map_file(int fd, size_t count, int is_writable);
+/* 1 when a file has at least `count` bytes and no holes. */
+int clinux_file_is_whole(int fd, uint64_t count);
+
+/* sendmsg(2) of pieces, at most 1024. */
+static inline long clinux_send_pieces(int fd, const struct iovec *pieces, size_t count, int flags) {
+  struct msghdr message = {.msg_iov = (struct iovec *)pieces, .msg_iovlen = count};
+  ssize_t n = sendmsg(fd, &message, flags | MSG_NOSIGNAL);
+  return n < 0 ? -errno : n;
+}
 
 /* A blocking receive gives up after so long (EAGAIN); 0 is never. */
 int clinux_set_receive_timeout(int fd, unsigned milliseconds);
