@@ -383,6 +383,7 @@ extension Transmission {
         }
       } catch let failure {
         error = ErrorNumber(failure)
+        isDone = true
       }
     }
     let isWanted = end()

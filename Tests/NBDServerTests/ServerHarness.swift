@@ -79,11 +79,15 @@ final class ServerUnderTest: Sendable {
     _ export: ByteString = "disk", as identity: SessionIdentity? = nil
   ) throws -> TestClient {
     let client = try ask(for: export, as: identity)
-    let answer = try client.receive(OptionReplyHeader.byteCount + 12 + OptionReplyHeader.byteCount)
-    let item = try InformationItem(
-      decoding: answer.span.extracting(
-        OptionReplyHeader.byteCount..<(OptionReplyHeader.byteCount + 12)))
-    if case .export(_, let flags) = item { client.flags = flags }
+    while true {
+      let bytes = try client.receive(OptionReplyHeader.byteCount)
+      let head = try OptionReplyHeader(decoding: bytes.span)
+      let data = try client.receive(Int(head.dataByteCount))
+      guard head.type == .info else { break }
+      if case .export(_, let flags) = try InformationItem(decoding: data.span) {
+        client.flags = flags
+      }
+    }
     return client
   }
 
