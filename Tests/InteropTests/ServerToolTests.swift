@@ -152,11 +152,14 @@ struct ServerToolTests {
       fails(errno.ENOSPC, lambda: h.pwrite(b"z" * 512, (1 << 20) - 511))
       fails(errno.ENOSPC, lambda: h.zero(512, 1 << 20))
       fails(errno.EINVAL, lambda: h.trim(512, 1 << 20))
-      fails(errno.EINVAL, lambda: h.cache(512, 0))
-      fails(errno.EINVAL, lambda: h.zero(512, 0, nbd.CMD_FLAG_FAST_ZERO))
-      fails(errno.EINVAL, lambda: h.pread(512, 0, nbd.CMD_FLAG_DF))
+      fails(errno.EINVAL, lambda: h.cache(512, 1 << 20))
       fails(errno.EINVAL, lambda: h.pwrite(b"z" * 512, 0, nbd.CMD_FLAG_NO_HOLE))
-      assert h.pread(1 << 20, 0) == big
+      # Structured replies are on: libnbd asks for them.
+      assert h.get_structured_replies_negotiated()
+      h.cache(1 << 20, 0)
+      assert h.pread(1 << 20, 0, nbd.CMD_FLAG_DF) == big
+      h.zero(512, 0, nbd.CMD_FLAG_FAST_ZERO)
+      assert h.pread(1 << 20, 0) == bytes(512) + big[512:]
       h.shutdown()
       """
     let result = try nbdsh(script)
