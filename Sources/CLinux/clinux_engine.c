@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "CLinux.h"
 #include <pthread.h>
+#include <signal.h>
 #include <sys/time.h>
 
 int clinux_readiness_open(void) {
@@ -57,7 +58,12 @@ int clinux_start_thread(size_t stack_byte_count, void *(*body)(void *), void *ar
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_attr_setstacksize(&attributes, stack_byte_count);
+  sigset_t pipe, before; /* The thread inherits what is blocked. */
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, &before);
   int error = pthread_create(&thread, &attributes, body, argument);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   return -error;
 }

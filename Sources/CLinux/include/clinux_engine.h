@@ -68,6 +68,6 @@ static inline uint64_t clinux_coarse_nanoseconds(void) {
 }
 
 static inline long clinux_processor_count(void) { return sysconf(_SC_NPROCESSORS_ONLN); }
-/* Starts a detached thread. */
+/* Starts a detached thread without SIGPIPE: sendfile(2) cannot be told not to raise it. */
 int clinux_start_thread(size_t stack_byte_count, void *(*body)(void *), void *argument);
 #endif
