@@ -52,9 +52,12 @@ struct HoleFinder {
   }
 
   /// What a read is made of, at most `pieceCountMaximum` in order; empty when all of it is data.
-  mutating func pieces(of range: Range<UInt64>, in backend: any BlockBackend) -> [Piece] {
+  /// Pieces are multiples of `alignment`, as the range is.
+  mutating func pieces(
+    of range: Range<UInt64>, in backend: any BlockBackend, alignment: UInt64
+  ) -> [Piece] {
     let before = MonotonicTime.now.nanoseconds
-    let pieces = ask(range, backend)
+    let pieces = ask(range, backend, alignment)
     creditNanoseconds &-= Int64(truncatingIfNeeded: MonotonicTime.now.nanoseconds &- before)
     var holeByteCount: Int64 = 0
     for piece in pieces where piece.isHole { holeByteCount &+= Int64(piece.byteCount) }
@@ -62,7 +65,9 @@ struct HoleFinder {
     return pieces
   }
 
-  private mutating func ask(_ range: Range<UInt64>, _ backend: any BlockBackend) -> [Piece] {
+  private mutating func ask(
+    _ range: Range<UInt64>, _ backend: any BlockBackend, _ alignment: UInt64
+  ) -> [Piece] {
     // How far the data goes, beyond this read.
     guard let first = try? backend.extents(in: range.lowerBound..<backend.byteCount, maximum: 1),
       let run = first.first
@@ -78,7 +83,7 @@ struct HoleFinder {
     guard
       let extents = try? backend.extents(in: range, maximum: Self.pieceCountMaximum)
     else { return [] }
-    return Self.pieces(extents, in: range)
+    return Self.pieces(extents, in: range, alignment: alignment)
   }
 
   private mutating func remember(_ data: Range<UInt64>) {
@@ -89,24 +94,27 @@ struct HoleFinder {
   }
 
   /// Short holes are data, and so is what is not spoken of; neighbours that are alike are one.
-  static func pieces(_ extents: [BackendExtent], in range: Range<UInt64>) -> [Piece] {
+  static func pieces(
+    _ extents: [BackendExtent], in range: Range<UInt64>, alignment: UInt64
+  ) -> [Piece] {
     var pieces: [Piece] = []
     var left = range.upperBound - range.lowerBound
     func append(_ byteCount: UInt64, isHole: Bool) {
       guard byteCount > 0 else { return }
+      left -= byteCount
       if pieces.last?.isHole == isHole {
         pieces[pieces.count - 1].byteCount += Int(byteCount)
       } else {
         pieces.append(Piece(byteCount: Int(byteCount), isHole: isHole))
       }
     }
-    for extent in extents {
-      let byteCount = min(extent.byteCount, left)
+    for extent in AllocationStatus.align(extents, in: range, to: alignment) {
       append(
-        byteCount, isHole: extent.readsAsZeroes && byteCount >= Self.holeByteCountMinimum)
-      left -= byteCount
+        extent.byteCount,
+        isHole: extent.flags.contains(.zero) && extent.byteCount >= Self.holeByteCountMinimum)
     }
     append(left, isHole: false)
-    return pieces.contains { $0.isHole } ? pieces : []
+    let isWorthIt = pieces.count <= pieceCountMaximum && pieces.contains { $0.isHole }
+    return isWorthIt ? pieces : []
   }
 }

@@ -25,7 +25,7 @@ extension Transmission {
     _ request: ExtendedRequest, _ byteCount: UInt64, _ flagError: ErrorNumber
   ) {
     if terms.style == .extended, byteCount > rules.payloadByteCountMaximum {
-      ending = .payloadTooLong(byteCount)
+      _ = endAfterReplies(.payloadTooLong(byteCount))
       return
     }
     var error = flagError

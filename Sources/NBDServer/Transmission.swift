@@ -269,7 +269,7 @@ extension Transmission {
   }
 
   /// Nothing that came after this counts.
-  private mutating func endAfterReplies(_ reason: SessionEnding) -> Pause? {
+  mutating func endAfterReplies(_ reason: SessionEnding) -> Pause? {
     ending = reason
     arrivals.use(arrivals.count)
     return nil
@@ -356,7 +356,7 @@ extension Transmission {
       return nil
     }
     if asksForHoles {
-      let pieces = holes.pieces(of: range, in: backend)
+      let pieces = holes.pieces(of: range, in: backend, alignment: rules.alignment)
       if !pieces.isEmpty {
         let result = readPieces(pieces, from: range.lowerBound, for: request)
         let isWanted = end()

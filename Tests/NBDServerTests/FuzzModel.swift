@@ -206,18 +206,29 @@ final class BlockyBackend: BlockBackend {
   }
   func flush() throws(BackendError) {}
 
-  /// Extents that do not keep to the blocks, as those of a file system may not.
+  /// What is there to the byte: extents do not keep to the blocks, as those of a file system may
+  /// not. At most 64 KiB of it.
   func extents(
     in range: Range<UInt64>, maximum: Int
   ) throws(BackendError) -> [BackendExtent] {
+    let count = Int(min(65536, range.upperBound - range.lowerBound))
+    var bytes = [UInt8](repeating: 0, count: count)
+    do {
+      // SAFETY: the array's own storage.
+      try unsafe bytes.withUnsafeMutableBytes {
+        try unsafe memory.read(into: $0, at: range.lowerBound)
+      }
+    } catch {
+      throw .truncated
+    }
     var extents: [BackendExtent] = []
-    var at = range.lowerBound
-    while at < range.upperBound, extents.count < maximum {
-      let end = min(range.upperBound, (at / 1000 + 1) * 1000)
-      // Never a hole: what is in it is not known here.
+    var start = 0
+    for index in 1...count where index == count || (bytes[index] == 0) != (bytes[start] == 0) {
+      guard extents.count < maximum else { break }
+      let isZero = bytes[start] == 0
       extents.append(
-        BackendExtent(byteCount: end - at, isHole: at / 1000 % 2 == 0, readsAsZeroes: false))
-      at = end
+        BackendExtent(byteCount: UInt64(index - start), isHole: isZero, readsAsZeroes: isZero))
+      start = index
     }
     return extents
   }
