@@ -15,6 +15,8 @@ final class Reactor: @unchecked Sendable {
   private let sessions = Mutex<[ObjectIdentifier: Session]>([:])
   /// Sessions for which time counts: in their handshake, or busy.
   private let timedCount = Atomic<Int>(0)
+  /// Its thread waits without a limit of time, and has to be woken for a session that has one.
+  private let sleepsForEver = Atomic(false)
   private let isOver = SharedFlag()
   private let tickMilliseconds: CInt
   private var buffers = ReactorBuffers()
@@ -24,6 +26,8 @@ final class Reactor: @unchecked Sendable {
   /// are not many.
   private static let turnCountForThread = 4
   private static let stackByteCount = 512 << 10
+  /// So long it goes on looking at the time after the last session for which that counts.
+  private static let lingerNanoseconds: UInt64 = 1_000_000_000
 
   init(_ engine: Engine, handshakeMilliseconds: UInt64) throws(SystemError) {
     self.engine = engine
@@ -74,22 +78,35 @@ final class Reactor: @unchecked Sendable {
     }
     // From here on it is the reactor's. Without memory there is no more to be done for it.
     guard isAdded else { return session.end() }
-    // Its thread may be asleep for ever.
-    if isTimed, timedCount.add(1, ordering: .acquiringAndReleasing).oldValue == 0 {
+    guard isTimed else { return }
+    // Either this sees that the thread sleeps, or the thread sees the count before it does.
+    timedCount.add(1, ordering: .sequentiallyConsistent)
+    if sleepsForEver.load(ordering: .sequentiallyConsistent) {
       _ = clinux_event_signal(wakeup.rawValue)
     }
   }
 
   fileprivate func run() {
     var ready = [clinux_readiness](repeating: clinux_readiness(), count: 64)
+    var timedUntil: UInt64 = 0
     while true {
-      let isTimed = timedCount.load(ordering: .acquiring) > 0
+      var isTimed = hasTimed
+      if isTimed {
+        timedUntil = clinux_coarse_nanoseconds() &+ Self.lingerNanoseconds
+      } else if clinux_coarse_nanoseconds() < timedUntil {
+        // One handshake follows another: whoever brings the next need not wake this thread.
+        isTimed = true
+      } else {
+        sleepsForEver.store(true, ordering: .sequentiallyConsistent)
+        isTimed = hasTimed
+      }
       let count = unsafe ready.withUnsafeMutableBufferPointer { ready in
         // SAFETY: the array's own storage.
         unsafe clinux_readiness_wait(
           readiness.rawValue, ready.baseAddress!, CInt(ready.count),
           isTimed ? tickMilliseconds : -1)
       }
+      sleepsForEver.store(false, ordering: .relaxed)
       for index in 0..<max(0, Int(count)) {
         guard ready[index].data != 0 else {
           _ = clinux_event_clear(wakeup.rawValue)
@@ -105,6 +122,8 @@ final class Reactor: @unchecked Sendable {
       if isOver.isSet, sessions.withLock({ $0.isEmpty }) { return }
     }
   }
+
+  private var hasTimed: Bool { timedCount.load(ordering: .sequentiallyConsistent) > 0 }
 
   private func giveTurn(_ session: Session) {
     let wasHandshaking = session.handshakeDeadline != nil
