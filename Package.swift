@@ -144,14 +144,25 @@ let server: [Target] = [
       "RNBDProtocol", "RTRSProtocol", "RDMAVerbs", "BlockServer", "BlockBackends", "LinuxSystem",
       "CLinux", "WireFormat",
     ]),
+  ordinary(
+    "ConfigurationFile",
+    [
+      "BlockServer", "WireFormat",
+      .product(name: "TOMLKit", package: "TOMLKit"),
+    ]),
+  ordinary(
+    "ServerOperation",
+    [
+      "BlockServer", "LinuxSystem", "CLinux", "WireFormat",
+      .product(name: "Logging", package: "swift-log"),
+    ]),
   .executableTarget(
     name: "rootlinkd",
     dependencies: [
-      "NBDServer", "RNBDServer", "RNBDProtocol", "RTRSProtocol", "BlockServer", "BlockBackends",
-      "LinuxSystem", "CLinux", "WireFormat",
+      "ConfigurationFile", "ServerOperation", "NBDServer", "RNBDServer", "RNBDProtocol",
+      "RTRSProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
       .product(name: "Logging", package: "swift-log"),
-      .product(name: "TOMLKit", package: "TOMLKit"),
     ],
     swiftSettings: strict),
 ]
@@ -174,8 +185,15 @@ let testTargets: [Target] = [
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("RTRSProtocolTests", ["RTRSProtocol", "WireFormat"]),
   tests("RNBDProtocolTests", ["RNBDProtocol", "WireFormat"]),
-  tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"], isHot: true),
-  tests("BlockServerTests", ["BlockServer", "BlockBackends", "WireFormat"]),
+  tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
+  tests("BlockServerTests", ["BlockServer", "BlockBackends", "LinuxSystem", "WireFormat"]),
+  tests("ConfigurationFileTests", ["ConfigurationFile", "BlockServer", "WireFormat"]),
+  tests(
+    "ServerOperationTests",
+    [
+      "ServerOperation", "BlockServer", "LinuxSystem", "CLinux", "WireFormat",
+      .product(name: "Logging", package: "swift-log"),
+    ]),
   tests(
     "NBDServerTests",
     [
@@ -189,7 +207,7 @@ let testTargets: [Target] = [
       "RNBDServer", "RNBDProtocol", "RTRSProtocol", "BlockServer", "BlockBackends", "LinuxSystem",
       "WireFormat",
     ]),
-  tests("DocumentationTests", ["rootlink", "rootlinkd"]),
+  tests("DocumentationTests", ["rootlink", "rootlinkd", "ConfigurationFile"]),
   tests(
     "InteropTests",
     ["CLinux", "rootlink", "rootlinkd", "NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),

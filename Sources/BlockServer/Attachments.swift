@@ -39,10 +39,16 @@ public final class Attachments: Sendable {
     var export: ByteString
     var token: AttachmentToken
   }
-  private let limits: Limits
+  private let currentLimits: Mutex<Limits>
   private let table = Mutex<[Key: Attachment]>([:])
 
-  public init(limits: Limits = Limits()) { self.limits = limits }
+  public init(limits: Limits = Limits()) { currentLimits = Mutex(limits) }
+
+  /// May change while clients are there.
+  public var limits: Limits {
+    get { currentLimits.withLock { $0 } }
+    set { currentLimits.withLock { $0 = newValue } }
+  }
 
   /// Whether a connection with this claim would come too late for its slot, on any export.
   public func isStale(_ claim: AttachmentClaim, among exports: [Export]) -> Bool {
@@ -91,8 +97,9 @@ public final class Attachments: Sendable {
     table.withLock { table in
       for (index, token) in tokens.enumerated() {
         let time = MonotonicTime(nanoseconds: now.nanoseconds &+ UInt64(index))
-        table[Key(export: export.name, token: token)] = Attachment(
-          export, token, absentSince: time)
+        let key = Key(export: export.name, token: token)
+        // Its client may be here already, when the export is another one of the same name.
+        if table[key] == nil { table[key] = Attachment(export, token, absentSince: time) }
       }
     }
     return foreign
@@ -108,9 +115,8 @@ public final class Attachments: Sendable {
 
   /// Ends what has been without connections for too long; call it about once a second.
   public func expire(at now: MonotonicTime = .now) {
-    end { absentSince, _ in
-      now.milliseconds(since: absentSince) / 1000 >= limits.absentSeconds
-    }
+    let seconds = limits.absentSeconds
+    end { absentSince, _ in now.milliseconds(since: absentSince) / 1000 >= seconds }
   }
 
   /// Makes every layer durable, for the end of the server.
@@ -151,8 +157,9 @@ public final class Attachments: Sendable {
 
   private func makeRoom() {
     let absences = table.withLock { $0.values.compactMap(\.absence) }
-    guard absences.count > limits.absentCount else { return }
-    let oldestKept = absences.sorted()[absences.count - limits.absentCount]
+    let countMaximum = limits.absentCount
+    guard absences.count > countMaximum else { return }
+    let oldestKept = absences.sorted()[absences.count - countMaximum]
     end { absentSince, _ in absentSince < oldestKept }
   }
 

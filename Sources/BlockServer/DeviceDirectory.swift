@@ -12,6 +12,8 @@ import WireFormat
 public enum DeviceRefusal: Error, Equatable, Sendable {
   case notFound
   case outside
+  /// The search path has a token that this client gives no name for.
+  case noName(token: ByteString)
   /// Neither a file nor a block device.
   case notBlocks
   case unusable(SystemError)
@@ -24,9 +26,16 @@ public enum DeviceRefusal: Error, Equatable, Sendable {
   public var report: (reason: String, advice: String) {
     switch self {
     case .notFound:
-      ("there is no such device", "name an export, or a file below rdma.dev_search_path")
+      ("there is no such device", "name an export, or a file below dev_search_path")
     case .outside:
-      ("the name leads out of the search path", "see rdma.dev_search_path in rootlinkd(8)")
+      ("the name leads out of the search path", "see dev_search_path in rootlinkd.toml(5)")
+    case .noName(let token):
+      (
+        "the search path has \(token.printable) in it, and this client has said nothing for it",
+        token == "%SESSNAME%"
+          ? "use %CLIENT% for clients that tell the server nothing of themselves"
+          : "use it for clients with an address only"
+      )
     case .notBlocks: ("it is neither a regular file nor a block device", "name one that is")
     case .unusable(let error):
       ("it cannot be opened: \(error.text)", "check the file or the device")
@@ -42,32 +51,75 @@ public enum DeviceRefusal: Error, Equatable, Sendable {
 }
 
 public final class DeviceDirectory: Sendable {
+  /// What is found beside the exports.
+  public struct Search: Equatable, Sendable {
+    /// Nil: nothing.
+    public var path: SearchPath?
+    /// How it may be used: read-only, by one writer, or by two.
+    public var access = AccessMode.readWrite
+    /// By whom.
+    public var allow = AllowList.everybody
+
+    public init(path: SearchPath? = nil) { self.path = path }
+  }
   private struct Weak {
     weak var export: Export?
+    /// What it was to be opened for; it may be less.
+    var wanted: AccessMode
   }
 
   private let table: ExportTable
-  private let searchPath: SearchPath?
+  private let search: Mutex<Search>
   /// What was found below the search path, and is in use.
   private let foundExports = Mutex<[MediumIdentity: Weak]>([:])
 
-  public init(table: ExportTable, searchPath: SearchPath? = nil) {
+  public init(table: ExportTable, search: Search = Search()) {
     self.table = table
-    self.searchPath = searchPath
+    self.search = Mutex(search)
   }
 
-  /// May wait for a disk. `session`: what the client calls itself; without `/`.
+  /// From now on; what is open stays open.
+  public func replace(_ search: Search) { self.search.withLock { $0 = search } }
+
+  /// What a client may know of, for a list.
+  public func exports(for client: ClientAddress) -> [Export] { table.exports(for: client) }
+
+  /// One of the exports, the default one for an empty name. Never waits.
+  public func offered(_ name: ByteString, for client: ClientAddress) -> Export? {
+    table.export(named: name, for: client)
+  }
+
+  /// A device as RNBD's clients name it: slashes in front mean nothing. May wait for a disk.
   public func find(
-    _ name: ByteString, session: ByteString
+    _ name: ByteString, for client: ClientIdentity
   ) throws(DeviceRefusal) -> Export {
     let plain = ByteString(Array(name.bytes.drop { $0 == UInt8(ascii: "/") }))
-    if let export = table.exact(name) ?? table.exact(plain) { return export }
-    guard let searchPath else { throw .notFound }
+    if let export = table.exact(name, for: client.address) { return export }
+    if let export = table.exact(plain, for: client.address) { return export }
+    return try found(name, for: client)
+  }
+
+  /// An export as NBD's clients name it: the empty name is the default one. May wait for a disk.
+  public func findExport(
+    _ name: ByteString, for client: ClientIdentity
+  ) throws(DeviceRefusal) -> Export {
+    if let export = table.export(named: name, for: client.address) { return export }
+    return try found(name, for: client)
+  }
+
+  private func found(
+    _ name: ByteString, for client: ClientIdentity
+  ) throws(DeviceRefusal) -> Export {
+    let search = search.withLock { $0 }
+    guard let searchPath = search.path, search.allow.allows(client.address) else {
+      throw .notFound
+    }
     let file: FileDescriptor
-    do { file = try searchPath.find(name, session: session) } catch {
+    do { file = try searchPath.find(name, for: client) } catch {
       switch error {
       case .notFound: throw .notFound
       case .outside: throw .outside
+      case .noName(let token): throw .noName(token: token)
       case .system(let error): throw .unusable(error)
       }
     }
@@ -84,30 +136,46 @@ public final class DeviceDirectory: Sendable {
     } catch {
       throw .notBlocks
     }
-    if let export = table.exports.first(where: { $0.medium == medium }) { return export }
-    if let export = foundExports.withLock({ $0[medium]?.export }) { return export }
+    if let export = table.exports.first(where: { $0.media.contains(medium) }) {
+      guard export.allow.allows(client.address) else { throw .notFound }
+      // Nobody gets a part of what is whole only together.
+      guard export.media.count == 1, export.definition?.backend == nil else { throw .inUse }
+      return export
+    }
+    if let export = known(medium, search.access) { return export }
     let shown = (try? readLink(path)) ?? name
-    let export = try open(path, shownAs: shown, medium)
+    let export = try open(path, shownAs: shown, as: search.access)
     return foundExports.withLock { found in
-      if let other = found[medium]?.export { return other }
+      // Somebody else may have found it meanwhile.
+      if let other = found[medium], other.wanted == search.access, let export = other.export {
+        return export
+      }
       found = found.filter { $0.value.export != nil }
-      found[medium] = Weak(export: export)
+      found[medium] = Weak(export: export, wanted: search.access)
       return export
     }
   }
 
-  /// For writing too, unless the file may only be read.
+  /// One that was found under other rules is as good as another file.
+  private func known(_ medium: MediumIdentity, _ wanted: AccessMode) -> Export? {
+    foundExports.withLock { found in
+      guard let entry = found[medium], entry.wanted == wanted else { return nil }
+      return entry.export
+    }
+  }
+
+  /// For what is wanted, or for reading when the file may only be read.
   private func open(
-    _ path: ByteString, shownAs shown: ByteString, _ medium: MediumIdentity
+    _ path: ByteString, shownAs shown: ByteString, as wanted: AccessMode
   ) throws(DeviceRefusal) -> Export {
-    for access in [AccessMode.readWrite, .readOnly] {
+    for access in [wanted, .readOnly] {
       var definition = ExportDefinition(name: shown, path: path)
       definition.access = access
       do {
         return try Export(definition, shownAs: shown, overlayDirectory: "/var/tmp")
       } catch .cannotOpen(_, let error) {
         // EPERM, EACCES, EROFS
-        guard access == .readWrite, [1, 13, 30].contains(error.errno) else {
+        guard access != .readOnly, [1, 13, 30].contains(error.errno) else {
           throw .unusable(error)
         }
       } catch .system(_, let error) {

@@ -8,30 +8,55 @@ import WireFormat
 /// How clients may use an export.
 public enum AccessMode: String, Sendable, CaseIterable {
   case readOnly = "ro"
+  /// One client at a time writes to the medium.
   case readWrite = "rw"
+  /// Two may, while a virtual machine moves from one to the other.
+  case migration
   /// Writes go to a layer that is fresh for each session and dropped at its end; connections of
   /// one attachment share one.
   case overlay
+
+  /// What a client writes goes to the medium, where others see it.
+  public var writesToMedium: Bool { self == .readWrite || self == .migration }
 }
 
 /// An export as somebody asked for it: the command line or the configuration.
 public struct ExportDefinition: Equatable, Sendable {
   public var name: ByteString
+  /// Of the file or device; of an export that is made of several, what people call it.
   public var path: ByteString
+  /// Nil: the file or device at `path`.
+  public var backend: BackendDefinition?
   public var description = ByteString()
   public var access = AccessMode.readWrite
   /// Every write is durable before it is answered.
   public var isSync = false
+  /// A flush is answered before what it is about is durable.
+  public var isAsync = false
   /// Past the page cache.
   public var isDirect = false
+  public var ioMode: IOMode?
+  /// What offsets and lengths must be multiples of; nil: what the medium wants.
+  public var blockByteCount: UInt32?
   /// Serve so many bytes; nil: all of the file or device.
   public var byteCount: UInt64?
   /// Where the layers of attachments are kept so that they outlive the server; nil: nowhere.
   public var layersDirectory: ByteString?
+  /// Whose clients see it.
+  public var allow = AllowList.everybody
 
   public init(name: ByteString, path: ByteString) {
     self.name = name
     self.path = path
+  }
+
+  /// What of it a client is told, or kept from: all but where the bytes are and how they are kept.
+  /// Two definitions that are alike but for it can share an open medium.
+  var withoutManners: ExportDefinition {
+    var plain = self
+    plain.description = ByteString()
+    plain.allow = .everybody
+    return plain
   }
 }
 
@@ -48,15 +73,22 @@ public final class Export: Sendable {
   private let isSync: Bool
   /// When the image was last written to; 0 where nothing tells, as for a device.
   private let modifiedSeconds: UInt64
-  /// What it has in common with other names for the same bytes.
-  public let medium: MediumIdentity
+  /// What it has in common with other names for the same bytes: at least one.
+  public let media: [MediumIdentity]
+  /// The clients that see it.
+  public let allow: AllowList
+  /// What it was made from; nil for one that was found, or made by a test.
+  public let definition: ExportDefinition?
+  /// Those that its medium is made of.
+  private let mirrors: [MirrorBackend]
 
   /// For tests, and for media that are not files.
   public init(
     name: ByteString, description: ByteString = "", access: AccessMode = .readWrite,
     path: ByteString = "", base: any BlockBackend, overlayDirectory: ByteString = "/var/tmp",
     layersDirectory: ByteString? = nil, isSync: Bool = false, modifiedSeconds: UInt64 = 0,
-    medium: MediumIdentity? = nil
+    media: [MediumIdentity] = [], allow: AllowList = .everybody,
+    definition: ExportDefinition? = nil, mirrors: [MirrorBackend] = []
   ) {
     self.name = name
     self.description = description
@@ -67,27 +99,24 @@ public final class Export: Sendable {
     self.layersDirectory = layersDirectory
     self.isSync = isSync
     self.modifiedSeconds = modifiedSeconds
-    self.medium = medium ?? .other(.random(in: 0 ... .max))
+    self.media = media.isEmpty ? [.other(.random(in: 0 ... .max))] : media
+    self.allow = allow
+    self.definition = definition
+    self.mirrors = mirrors
   }
 
-  /// Opens the file or device. `shownAs`: what people call it.
-  public convenience init(
-    _ definition: ExportDefinition, shownAs shown: ByteString? = nil, overlayDirectory: ByteString
-  ) throws(FileBackend.OpenError) {
-    var options: FileBackend.Options = definition.access == .readWrite ? [] : .readOnly
-    if definition.isSync { options.insert(.sync) }
-    if definition.isDirect { options.insert(.direct) }
-    let base = try FileBackend(
-      definition.path, shownAs: shown, options: options, byteCount: definition.byteCount)
-    let status = try? fileStatus(definition.path)
-    self.init(
-      name: definition.name, description: definition.description, access: definition.access,
-      path: shown ?? definition.path, base: base, overlayDirectory: overlayDirectory,
-      layersDirectory: definition.layersDirectory, isSync: definition.isSync,
-      // A device node says nothing of when its blocks were written to.
-      modifiedSeconds: status?.kind == .regular
-        ? UInt64(bitPattern: status?.modifiedSeconds ?? 0) : 0,
-      medium: status.flatMap { MediumIdentity($0) })
+  /// The same medium under a definition that differs only in what clients are told or kept from;
+  /// nil for any other one.
+  public func redefined(as definition: ExportDefinition) -> Export? {
+    guard let own = self.definition, own.withoutManners == definition.withoutManners else {
+      return nil
+    }
+    if own == definition { return self }
+    return Export(
+      name: name, description: definition.description, access: access, path: path, base: base,
+      overlayDirectory: overlayDirectory, layersDirectory: layersDirectory, isSync: isSync,
+      modifiedSeconds: modifiedSeconds, media: media, allow: definition.allow,
+      definition: definition, mirrors: mirrors)
   }
 
   /// The export as every session sees it before it writes. `isAttached`: the session is one of an
@@ -102,7 +131,9 @@ public final class Export: Sendable {
       capabilities: access == .overlay
         ? (isAttached ? [.write, .trim, .isShared] : [.write, .trim])
         : access == .readOnly
-          ? base.capabilities.subtracting([.write, .trim]) : base.capabilities)
+          ? base.capabilities.subtracting([.write, .trim, .fastZeroes])
+          // All sessions have the same object, whatever it is made of.
+          : base.capabilities.union(.isShared))
   }
 
   /// The backend of one session: the shared medium, or an overlay of its own.
@@ -116,9 +147,68 @@ public final class Export: Sendable {
     connection.layer ?? base
   }
 
+  /// Long work on its medium: halves of mirrors that are brought up to date.
+  public var work: [WorkProgress] {
+    mirrors.flatMap { mirror in
+      let status = mirror.status
+      return status.halves.filter { $0.state == .resyncing }.map { half in
+        WorkProgress(
+          what: "resync of \(half.summary.printable)",
+          doneBytes: status.byteCount - min(half.staleByteCount, status.byteCount),
+          totalBytes: status.byteCount)
+      }
+    }
+  }
+  /// The parts of a medium that is made of several.
+  public var parts: [ServerStatus.Medium] {
+    mirrors.flatMap { mirror in
+      mirror.status.halves.map { half in
+        let stale = half.staleByteCount > 0 ? ", \(half.staleByteCount) bytes are old" : ""
+        return ServerStatus.Medium(
+          path: half.summary.printable, role: "half of a mirror",
+          state: half.state.rawValue + (half.state == .good ? "" : stale))
+      }
+    }
+  }
+  /// Says on the halves that they are the same; for the end of the server, after `flush`.
+  public func close() {
+    for mirror in mirrors { mirror.close() }
+  }
+  /// Writes are acknowledged before they are durable.
+  public var isAsync: Bool { definition?.isAsync ?? false }
+
+  /// Whether the definition would open the same bytes again, as far as can be told from outside: not
+  /// when the file has been replaced, or has another size, or is the image under layers and has
+  /// been written to.
+  public var isCurrent: Bool {
+    guard let definition, definition.backend == nil else { return true }
+    guard let status = try? fileStatus(definition.path),
+      let medium = MediumIdentity(status)
+    else { return false }
+    guard media == [medium] else { return false }
+    guard status.kind == .regular else { return true }
+    if access == .overlay, UInt64(bitPattern: status.modifiedSeconds) != modifiedSeconds {
+      return false
+    }
+    return definition.byteCount != nil || status.byteCount / 65_536 == base.byteCount / 65_536
+  }
+
   /// Makes the medium durable, for the end of the server. A layer is its attachment's.
   public func flush() throws(BackendError) {
-    if access == .readWrite { try base.flush() }
+    guard access.writesToMedium else { return }
+    // It answers its clients' flushes without doing anything; the end of the server is another matter.
+    try ((base as? AsyncBackend)?.base ?? base).flush()
+  }
+
+  /// The right to write to the medium, for a client whose protocol has no word for what it opens an
+  /// export for; nil where nothing is written to it.
+  public func takeForWriting(
+    by writer: Writer, in access: WriteAccess
+  ) throws(DeviceRefusal) -> WriteGrant? {
+    guard self.access.writesToMedium else { return nil }
+    let claim: WriteAccess.Claim = self.access == .migration ? .migration : .exclusive
+    guard let grant = access.take(media, claim, by: writer) else { throw .inUse }
+    return grant
   }
 }
 
@@ -221,26 +311,5 @@ public struct ExportGeometry: Equatable, Sendable {
     self.blockSizes = blockSizes
     self.isReadOnly = isReadOnly
     self.capabilities = capabilities
-  }
-}
-
-/// All exports, in the order in which they are shown.
-public struct ExportTable: Sendable {
-  public let exports: [Export]
-  private let byName: [ByteString: Export]
-
-  /// Of two exports with one name the first counts; the configuration refuses that.
-  public init(_ exports: [Export]) {
-    self.exports = exports
-    byName = Dictionary(exports.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
-  }
-
-  /// No name stands for another one.
-  func exact(_ name: ByteString) -> Export? { byName[name] }
-
-  /// The empty name is the default export: the one called so, else the only one there is.
-  public func export(named name: ByteString) -> Export? {
-    if let export = byName[name] { return export }
-    return name.isEmpty && exports.count == 1 ? exports[0] : nil
   }
 }

@@ -70,3 +70,18 @@ public enum ListenAddress: Equatable, Sendable {
     return (host, UInt16(port))
   }
 }
+
+extension ListenAddress {
+  /// As it can be written again.
+  public var text: ByteString {
+    func hostAndPort(_ host: ByteString, _ port: UInt16) -> ByteString {
+      let isV6 = host.bytes.contains(UInt8(ascii: ":"))
+      return (isV6 ? "[" + host + "]" : host) + ByteString(":\(port)")
+    }
+    return switch self {
+    case .tcp(let host, let port): "tcp:" + hostAndPort(host, port)
+    case .unix(let path): "unix:" + path
+    case .rdma(let host, let port): "rdma:" + hostAndPort(host, port)
+    }
+  }
+}

@@ -2,8 +2,8 @@
 
 /// What a configuration says about RDMA; nil: what the server has by itself.
 public struct RDMASettings: Equatable, Sendable {
-  /// Where devices are looked for that are no exports; nil: nowhere.
-  public var searchPath: SearchPath?
+  /// What is found beside the exports.
+  public var search = DeviceDirectory.Search()
   /// Requests in flight of a session.
   public var queueDepth: Int?
   /// The longest read or write, in bytes.
@@ -13,6 +13,11 @@ public struct RDMASettings: Equatable, Sendable {
   public var memoryByteCountMaximum: Int?
   /// A client that was not heard of for so long is gone.
   public var silenceSeconds: UInt64?
+
+  public static let queueDepthRange: ClosedRange<Int> = 4...1024
+  public static let dataByteCountRange: ClosedRange<Int> = 65_536...1_048_576
+  public static let sessionCountRange: ClosedRange<Int> = 1...1024
+  public static let silenceSecondsRange: ClosedRange<UInt64> = 3...600
 
   public init() {}
 }

@@ -9,6 +9,12 @@ public struct ServerConfiguration: Equatable, Sendable {
   public static let standardControlPath: ByteString = "/run/rootlinkd.sock"
   public static let connectionCountMaximumLimit = 100_000
   public static let handshakeSecondsLimit: UInt64 = 3600
+  public static let idleSecondsRange: ClosedRange<UInt64> = 0...30 * 86_400
+  /// Its upper end is what NBD's clients may count on without having asked: less is for those that
+  /// ask. Source: NBD `doc/proto.md`, "Block size constraints".
+  public static let requestByteCountRange: ClosedRange<Int> = 65_536...33_554_432
+  /// Beside its longest request: what a connection has of buffers.
+  public static let connectionByteCount: UInt64 = 3 << 20
   public static let silenceSecondsRange: ClosedRange<UInt64> = 3...86_400
   public static let drainSecondsLimit: UInt64 = 3600
   public static let absentSecondsLimit: UInt64 = 30 * 86_400
@@ -20,10 +26,9 @@ public struct ServerConfiguration: Equatable, Sendable {
   public var overlayDirectory = standardOverlayDirectory
   /// Where `rootlinkd status` asks. Nil: the standard path, and no error when it cannot be used.
   public var controlPath: ByteString?
-  /// Connections at one time.
-  public var connectionCountMaximum = 1024
-  /// From the acceptance of a connection to the end of its negotiation.
-  public var handshakeSeconds: UInt64 = 10
+  /// What a client gets that names no export; nil: the one without a name, or the only one.
+  public var defaultExport: ByteString?
+  public var limits = ConnectionLimits()
   /// A client that a TCP connection has heard nothing from for so long is gone.
   public var silenceSeconds: UInt64 = 120
   /// How long sessions may take to end by themselves when the server stops.
@@ -33,16 +38,36 @@ public struct ServerConfiguration: Equatable, Sendable {
   /// How many such clients there may be. Nil: twice as many as connections, so that a network that
   /// fails for everybody costs nobody his layer.
   public var absentCount: Int?
+  /// What NBD's clients find beside the exports.
+  public var nbdSearch = DeviceDirectory.Search()
   public var rdma = RDMASettings()
+  /// Where metrics are told; nil: nowhere.
+  public var metricsAddress: ListenAddress?
+  public var log = LogSettings()
 
   public var attachmentLimits: Attachments.Limits {
     var limits = Attachments.Limits()
     limits.absentSeconds = absentSeconds
-    limits.absentCount = absentCount ?? 2 * connectionCountMaximum
+    limits.absentCount = absentCount ?? 2 * self.limits.connectionCountMaximum
     return limits
   }
 
   public init() {}
+
+  /// The keys that a running server does not take up.
+  public func keysForStart(differingFrom old: ServerConfiguration) -> [String] {
+    var keys: [String] = []
+    if listen != old.listen { keys.append("listen") }
+    if controlPath != old.controlPath { keys.append("control") }
+    if silenceSeconds != old.silenceSeconds { keys.append("limits.silence_seconds") }
+    if metricsAddress != old.metricsAddress { keys.append("metrics.listen") }
+    if log != old.log { keys.append("log") }
+    var (rdma, oldRDMA) = (rdma, old.rdma)
+    rdma.search = DeviceDirectory.Search()
+    oldRDMA.search = DeviceDirectory.Search()
+    if rdma != oldRDMA { keys.append("rdma") }
+    return keys
+  }
 
   /// What is wrong with the whole though every part of it is well-formed.
   public enum ValidationError: Error, Equatable, Sendable {
@@ -53,6 +78,26 @@ public struct ServerConfiguration: Equatable, Sendable {
     case path(ByteString)
     case layersWithoutOverlay(ByteString)
     case layersDirectory(ByteString)
+    case unknownDefault(ByteString)
+    case bothSyncAndAsync(ByteString)
+    case asyncReadOnly(ByteString)
+    case blockByteCount(ByteString, UInt32)
+    case sizeMisaligned(ByteString)
+    case sizeOfBackend(ByteString)
+    case directAndFileIO(ByteString)
+    case memoryForNobody(needed: UInt64)
+
+    /// The export that it is about; nil: none, or all.
+    public var export: ByteString? {
+      switch self {
+      case .noExports, .unknownDefault, .memoryForNobody: nil
+      case .duplicateExport(let name), .exportName(let name), .description(let name),
+        .path(let name), .layersWithoutOverlay(let name), .layersDirectory(let name),
+        .bothSyncAndAsync(let name), .asyncReadOnly(let name), .blockByteCount(let name, _),
+        .sizeMisaligned(let name), .sizeOfBackend(let name), .directAndFileIO(let name):
+        name
+      }
+    }
 
     public var report: (reason: String, advice: String) {
       switch self {
@@ -82,12 +127,45 @@ public struct ServerConfiguration: Equatable, Sendable {
           "the directory for the layers of '\(name.printable)' is empty or holds a NUL",
           "write layers=DIRECTORY"
         )
+      case .unknownDefault(let name):
+        (
+          "the default export '\(name.printable)' is none of the exports",
+          "name one of them with default_export, or leave it out"
+        )
+      case .memoryForNobody(let needed):
+        (
+          "limits.memory is less than the \(needed) bytes of one connection",
+          "raise it, or lower limits.request_size"
+        )
+      case .bothSyncAndAsync(let name):
+        ("the export '\(name.printable)' is both sync and async", "choose one of them")
+      case .asyncReadOnly(let name):
+        ("the export '\(name.printable)' is ro and async", "leave 'async' out")
+      case .blockByteCount(let name, let count):
+        (
+          "the blocks of '\(name.printable)' would have \(count) bytes",
+          "give a power of two from 512 to 65536"
+        )
+      case .sizeMisaligned(let name):
+        (
+          "the size of '\(name.printable)' is not a multiple of its blocks",
+          "give another size or blocksize"
+        )
+      case .sizeOfBackend(let name):
+        (
+          "the size of '\(name.printable)' is given, and it is made of several parts",
+          "leave 'size' out: the parts say it"
+        )
+      case .directAndFileIO(let name):
+        (
+          "the export '\(name.printable)' is direct and has io mode fileio",
+          "choose one: blockio is direct, fileio is through the page cache"
+        )
       }
     }
   }
 
   public func validate() throws(ValidationError) {
-    guard !exports.isEmpty || rdma.searchPath != nil else { throw .noExports }
     var names: Set<ByteString> = []
     for export in exports {
       // Source: NBD `doc/proto.md`, "Values": strings are at most 4096 bytes.
@@ -105,64 +183,51 @@ public struct ServerConfiguration: Equatable, Sendable {
         }
       }
       guard names.insert(export.name).inserted else { throw .duplicateExport(export.name) }
+      try export.validateOptions()
+    }
+    let needed = Self.connectionByteCount + UInt64(limits.requestByteCountMaximum)
+    if let memory = limits.memoryByteCountMaximum, memory < needed {
+      throw .memoryForNobody(needed: needed)
+    }
+    if let defaultExport, !names.contains(defaultExport) { throw .unknownDefault(defaultExport) }
+    // Last, for a file may have all but this: the command line adds to it.
+    guard !exports.isEmpty || rdma.search.path != nil || nbdSearch.path != nil else {
+      throw .noExports
     }
   }
 }
 
 extension ExportDefinition {
-  /// Why a `--export` argument is none.
-  public enum ParseError: Error, Equatable, Sendable {
-    case noEqualsSign(ByteString)
-    case noPath(ByteString)
-    case unknownOption(ByteString)
-    case twoAccessModes(ByteString)
-    case size(ByteString)
-
-    public var report: (reason: String, advice: String) {
-      let form =
-        "write NAME=PATH, then any of ,ro ,rw ,overlay ,layers=DIRECTORY ,sync ,direct "
-        + ",size=BYTES"
-      return switch self {
-      case .noEqualsSign(let text): ("'\(text.printable)' has no '='", form)
-      case .noPath(let text): ("'\(text.printable)' has no path after '='", form)
-      case .unknownOption(let option): ("'\(option.printable)' is no option of an export", form)
-      case .twoAccessModes(let text):
-        ("'\(text.printable)' has more than one of ro, rw and overlay", form)
-      case .size(let text):
-        ("'\(text.printable)' is no size in bytes from 1 to 2^63 - 1", form)
+  fileprivate func validateOptions() throws(ServerConfiguration.ValidationError) {
+    guard !isSync || !isAsync else { throw .bothSyncAndAsync(name) }
+    guard !isAsync || access != .readOnly else { throw .asyncReadOnly(name) }
+    guard !isDirect || ioMode != .fileIO else { throw .directAndFileIO(name) }
+    if let count = blockByteCount {
+      guard (512...65_536).contains(count), count & (count - 1) == 0 else {
+        throw .blockByteCount(name, count)
       }
+      guard (byteCount ?? 0) % UInt64(count) == 0 else { throw .sizeMisaligned(name) }
     }
+    guard backend == nil || byteCount == nil else { throw .sizeOfBackend(name) }
+  }
+}
+
+/// How the log is written.
+public struct LogSettings: Equatable, Sendable {
+  public enum Format: String, Sendable, CaseIterable {
+    /// Sentences for people.
+    case text
+    /// `key=value`, one line an event.
+    case logfmt
+    /// One JSON object a line.
+    case json
+  }
+  public enum Level: String, Sendable, CaseIterable {
+    case debug, info, warning, error
   }
 
-  /// `NAME=PATH[,OPTION...]`: the first `=` ends the name, the first `,` after it the path (a
-  /// path with a comma can be given in a configuration file).
-  public init(argument: ByteString) throws(ParseError) {
-    guard let (name, rest) = argument.cut(at: UInt8(ascii: "=")) else {
-      throw .noEqualsSign(argument)
-    }
-    let fields = rest.fields(separatedBy: UInt8(ascii: ","))
-    self.init(name: name, path: fields[0])
-    guard !path.isEmpty else { throw .noPath(argument) }
-    var modeCount = 0
-    for option in fields.dropFirst() {
-      if let mode = AccessMode.allCases.first(where: { ByteString($0.rawValue) == option }) {
-        access = mode
-        modeCount += 1
-      } else if option == "sync" {
-        isSync = true
-      } else if option == "direct" {
-        isDirect = true
-      } else if let size = option.dropping(prefix: "size=") {
-        guard let count = size.decimal(maximum: UInt64(Int64.max)), count > 0 else {
-          throw .size(size)
-        }
-        byteCount = count
-      } else if let directory = option.dropping(prefix: "layers=") {
-        layersDirectory = directory
-      } else {
-        throw .unknownOption(option)
-      }
-    }
-    guard modeCount <= 1 else { throw .twoAccessModes(argument) }
-  }
+  public var format = Format.text
+  public var level = Level.info
+
+  public init() {}
 }

@@ -102,27 +102,97 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     /// Of all sessions since the start, present ones included.
     public var counters: SessionCounters
     public var sessions: [Session]
+    /// Of the last 10 to 20 seconds; nil before that.
+    public var rates: Rates?
+    /// What goes on beside the serving.
+    public var work: [WorkProgress]?
+    /// The parts of a medium that is made of several, and how they are: see rootlinkd(8).
+    public var media: [Medium]?
+    /// The networks whose clients see it; nil: all.
+    public var allow: [String]?
+    /// It is not offered any more, and sessions are left.
+    public var isRemoved: Bool?
+    /// Clients that have the right to write now.
+    public var writers: Int?
+  }
+  /// What has been done in one second, on average.
+  public struct Rates: Codable, Equatable, Sendable {
+    public var reads: Double
+    public var readBytes: Double
+    public var writes: Double
+    public var writtenBytes: Double
+  }
+  /// A part of a medium.
+  public struct Medium: Codable, Equatable, Sendable {
+    public var path: String
+    /// What it is to the whole: "half of a mirror".
+    public var role: String
+    /// "in use", "failed" and so on.
+    public var state: String
+
+    public init(path: String, role: String, state: String) {
+      self.path = path
+      self.role = role
+      self.state = state
+    }
   }
 
   public var listening: [String]
   /// Present connections, those that still negotiate included.
   public var connections: Int
-  /// Turned away because there were too many.
+  /// Turned away because of a limit.
   public var connectionsRefused: UInt64
   public var exports: [ExportStatus]
   public var transportSessions: [TransportSession]
+  public var version: String?
+  /// Since the start of the server.
+  public var seconds: UInt64?
+  /// Let in since the start.
+  public var connectionsAccepted: UInt64?
+  /// Ended because nothing was done on them for too long.
+  public var connectionsIdled: UInt64?
+  /// What the buffers of all connections may come to.
+  public var bufferBytes: UInt64?
+  /// The last reload of the configuration; nil when there was none.
+  public var reload: Reload?
+
+  public struct Reload: Codable, Equatable, Sendable {
+    public var succeeded: Bool
+    /// How many were done, or refused, since the start.
+    public var done: UInt64
+    public var refused: UInt64
+    /// Why the last one was refused.
+    public var reason: String?
+
+    public init(succeeded: Bool, done: UInt64, refused: UInt64, reason: String?) {
+      self.succeeded = succeeded
+      self.done = done
+      self.refused = refused
+      self.reason = reason
+    }
+  }
 
   /// The same for people.
   public var text: String {
     var lines: [String] = []
     for address in listening { lines.append("listening on \(address)") }
     lines.append("\(connections) connections, \(connectionsRefused) refused")
+    if let reason = reload?.reason { lines.append("the last reload was refused: \(reason)") }
     for export in exports {
       lines.append(
         "export '\(export.name)' \(export.access) \(export.size) bytes from \(export.path): "
           + "\(export.sessions.count) sessions, \(export.sessionsSinceStart) since the start; "
           + (export.absentAttachments > 0 ? "\(export.absentAttachments) absent; " : "")
-          + export.counters.text)
+          + export.counters.text + (export.isRemoved == true ? "; not offered any more" : ""))
+      if let rates = export.rates,
+        rates != Rates(reads: 0, readBytes: 0, writes: 0, writtenBytes: 0)
+      {
+        lines.append("  " + rates.text)
+      }
+      for medium in export.media ?? [] {
+        lines.append("  \(medium.role) \(medium.path): \(medium.state)")
+      }
+      for work in export.work ?? [] { lines.append("  " + work.text) }
       for session in export.sessions {
         var opened = ""
         if let mode = session.accessMode { opened += " \(mode)" }
@@ -146,6 +216,14 @@ public struct ServerStatus: Codable, Equatable, Sendable {
       }
     }
     return lines.joined(separator: "\n")
+  }
+}
+
+extension ServerStatus.Rates {
+  /// One line for people.
+  public var text: String {
+    "\(Int(reads)) reads/s (\(Int(readBytes)) bytes/s), \(Int(writes)) writes/s "
+      + "(\(Int(writtenBytes)) bytes/s)"
   }
 }
 

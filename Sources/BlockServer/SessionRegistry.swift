@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who is connected now and what each export has done: the source of `rootlinkd status`, the
-// limit on connections, and the way to stop every session when the server stops.
+// Who is connected now and what each export has done: the source of `rootlinkd status` and of the
+// metrics, the limits on connections, and the way to stop every session when the server stops.
 
 import LinuxSystem
 import Synchronization
@@ -8,8 +8,9 @@ import WireFormat
 
 public final class SessionRegistry: Sendable {
   /// One connection, from its acceptance to its end.
-  private struct Entry {
+  struct Entry {
     var client: ByteString
+    var address: ClientAddress
     var protocolName: String
     var since: MonotonicTime
     /// Nil until an export has been entered.
@@ -19,52 +20,119 @@ public final class SessionRegistry: Sendable {
     var device: ByteString?
     var session: ByteString?
     var statistics: SessionStatistics
+    /// What it had done when it was last looked at, and since when that is so.
+    var seen = SessionCounters()
+    var idleSince: MonotonicTime
+    var isEnding = false
+    /// What its buffers may come to.
+    var bufferByteCount: UInt64
     /// Makes the session end: `isNow` without waiting for anything.
     var stop: @Sendable (_ isNow: Bool) -> Void
   }
-  private struct State {
+  struct State {
+    var limits = ConnectionLimits()
     var nextNumber: UInt64 = 1
     var entries: [UInt64: Entry] = [:]
+    /// Connections of each address that has one.
+    var clientCounts: [ClientAddress: Int] = [:]
     var past: [ByteString: ExportTotals] = [:]
+    /// Of all entries.
+    var bufferByteCount: UInt64 = 0
+    var acceptedCount: UInt64 = 0
     var refusedCount: UInt64 = 0
+    /// Ended for having been idle.
+    var idledCount: UInt64 = 0
+    /// The last two, the older one first.
+    var samples: [CounterSample] = []
   }
-  private struct ExportTotals {
+  struct ExportTotals {
     var sessionCount: UInt64 = 0
     var counters = SessionCounters()
   }
 
-  public let connectionCountMaximum: Int
-  private let state = Mutex(State())
+  let state: Mutex<State>
 
-  public init(connectionCountMaximum: Int) {
-    self.connectionCountMaximum = connectionCountMaximum
+  public init(limits: ConnectionLimits) {
+    var state = State()
+    state.limits = limits
+    self.state = Mutex(state)
   }
 
-  /// The number of a new connection; nil when there are too many. `stop` is called under a lock
-  /// of the registry and does nothing but shut a socket down. An open device of a client with several
-  /// counts as a connection, too, and says for what and by which name it was opened.
+  public convenience init(connectionCountMaximum: Int) {
+    var limits = ConnectionLimits()
+    limits.connectionCountMaximum = connectionCountMaximum
+    self.init(limits: limits)
+  }
+
+  /// For connections that come from now on.
+  public var limits: ConnectionLimits {
+    get { state.withLock { $0.limits } }
+    set { state.withLock { $0.limits = newValue } }
+  }
+  public var connectionCountMaximum: Int { limits.connectionCountMaximum }
+
+  /// The number of a new connection. `stop` is called under a lock of the registry and does nothing
+  /// but shut a socket down. An open device of a client with several counts as a connection, too, and
+  /// says for what and by which name it was opened. `bufferByteCount`: what its buffers may come to.
+  public func admit(
+    client: ByteString, protocolName: String, statistics: SessionStatistics,
+    access: String? = nil, device: ByteString? = nil, session: ByteString? = nil,
+    bufferByteCount: UInt64 = 0, stop: @escaping @Sendable (_ isNow: Bool) -> Void
+  ) throws(ConnectionRefusal) -> UInt64 {
+    let address = ClientAddress(client)
+    return try state.withLock { state throws(ConnectionRefusal) in
+      do throws(ConnectionRefusal) {
+        try Self.check(address, bufferByteCount, in: state)
+      } catch {
+        state.refusedCount &+= 1
+        throw error
+      }
+      let number = state.nextNumber
+      state.nextNumber += 1
+      state.acceptedCount &+= 1
+      state.clientCounts[address, default: 0] += 1
+      state.bufferByteCount += bufferByteCount
+      let now = MonotonicTime.now
+      state.entries[number] = Entry(
+        client: client, address: address, protocolName: protocolName, since: now, export: nil,
+        access: access, device: device, session: session, statistics: statistics, idleSince: now,
+        bufferByteCount: bufferByteCount, stop: stop)
+      return number
+    }
+  }
+
+  private static func check(
+    _ address: ClientAddress, _ bufferByteCount: UInt64, in state: State
+  ) throws(ConnectionRefusal) {
+    let maximum = state.limits.connectionCountMaximum
+    guard state.entries.count < maximum else { throw .tooMany(maximum: maximum) }
+    if let maximum = state.limits.clientConnectionCountMaximum, address != .unknown {
+      guard state.clientCounts[address] ?? 0 < maximum else {
+        throw .tooManyOfClient(maximum: maximum)
+      }
+    }
+    if let maximum = state.limits.memoryByteCountMaximum, bufferByteCount > 0 {
+      let (sum, overflow) = state.bufferByteCount.addingReportingOverflow(bufferByteCount)
+      guard !overflow, sum <= maximum else { throw .noMemory(maximum: maximum) }
+    }
+  }
+
+  /// As `admit`; nil when the connection is not to be served.
   public func add(
     client: ByteString, protocolName: String, statistics: SessionStatistics,
     access: String? = nil, device: ByteString? = nil, session: ByteString? = nil,
     stop: @escaping @Sendable (_ isNow: Bool) -> Void
   ) -> UInt64? {
-    state.withLock { state in
-      guard state.entries.count < connectionCountMaximum else {
-        state.refusedCount &+= 1
-        return nil
-      }
-      let number = state.nextNumber
-      state.nextNumber += 1
-      state.entries[number] = Entry(
-        client: client, protocolName: protocolName, since: .now, export: nil, access: access,
-        device: device, session: session, statistics: statistics, stop: stop)
-      return number
-    }
+    try? admit(
+      client: client, protocolName: protocolName, statistics: statistics, access: access,
+      device: device, session: session, stop: stop)
   }
 
   public func entered(_ number: UInt64, export: ByteString) {
     state.withLock { state in
+      guard state.entries[number] != nil else { return }
       state.entries[number]?.export = export
+      state.entries[number]?.idleSince = .now
       state.past[export, default: ExportTotals()].sessionCount += 1
     }
   }
@@ -72,9 +140,11 @@ public final class SessionRegistry: Sendable {
   /// After this `stop` is not called any more.
   public func remove(_ number: UInt64) {
     state.withLock { state in
-      guard let entry = state.entries.removeValue(forKey: number), let export = entry.export else {
-        return
-      }
+      guard let entry = state.entries.removeValue(forKey: number) else { return }
+      let left = (state.clientCounts[entry.address] ?? 1) - 1
+      state.clientCounts[entry.address] = left > 0 ? left : nil
+      state.bufferByteCount -= entry.bufferByteCount
+      guard let export = entry.export else { return }
       state.past[export, default: ExportTotals()].counters.add(entry.statistics.snapshot)
     }
   }
@@ -87,54 +157,26 @@ public final class SessionRegistry: Sendable {
     }
   }
 
-  /// What `rootlinkd status` tells. `found`: exports that the table does not have.
-  public func status(
-    of table: ExportTable, found: [Export] = [], attachments: Attachments,
-    listeners: [ByteString], transportSessions: [ServerStatus.TransportSession] = []
-  ) -> ServerStatus {
+  /// Ends the sessions that have done nothing for longer than they may, and tells which; call it
+  /// about once a second, or at least ten times in `idleSeconds`. A session that negotiates has a
+  /// limit of its own.
+  public func endIdle(at now: MonotonicTime = .now) -> [(number: UInt64, client: ByteString)] {
     state.withLock { state in
-      let sessions = state.entries.sorted { $0.key < $1.key }
-      let exports = (table.exports + found).map { export in
-        let own = sessions.filter { $0.value.export == export.name }
-        var totals = state.past[export.name] ?? ExportTotals()
-        let shown = own.map { number, entry in
-          let counters = entry.statistics.snapshot
-          totals.counters.add(counters)
-          return ServerStatus.Session(
-            number: number, client: entry.client.text, protocolName: entry.protocolName,
-            seconds: MonotonicTime.now.milliseconds(since: entry.since) / 1000,
-            counters: counters, accessMode: entry.access, mappingPath: entry.device?.text,
-            session: entry.session?.text)
+      guard let seconds = state.limits.idleSeconds else { return [] }
+      var ended: [(number: UInt64, client: ByteString)] = []
+      for (number, entry) in state.entries where entry.export != nil && !entry.isEnding {
+        let counters = entry.statistics.snapshot
+        if counters != entry.seen {
+          state.entries[number]?.seen = counters
+          state.entries[number]?.idleSince = now
+        } else if now.milliseconds(since: entry.idleSince) / 1000 >= seconds {
+          state.entries[number]?.isEnding = true
+          state.idledCount &+= 1
+          ended.append((number, entry.client))
+          entry.stop(true)
         }
-        return ServerStatus.ExportStatus(
-          name: export.name.text, path: export.path.text, description: export.description.text,
-          access: export.access.rawValue, size: export.geometry().byteCount,
-          sessionsSinceStart: totals.sessionCount,
-          absentAttachments: attachments.absentCount(of: export), counters: totals.counters,
-          sessions: shown)
       }
-      return ServerStatus(
-        listening: listeners.map(\.text), connections: state.entries.count,
-        connectionsRefused: state.refusedCount, exports: exports,
-        transportSessions: transportSessions)
+      return ended.sorted { $0.number < $1.number }
     }
   }
-}
-
-extension SessionCounters {
-  mutating func add(_ other: SessionCounters) {
-    reads &+= other.reads
-    readBytes &+= other.readBytes
-    writes &+= other.writes
-    writtenBytes &+= other.writtenBytes
-    zeroes &+= other.zeroes
-    trims &+= other.trims
-    flushes &+= other.flushes
-    errors &+= other.errors
-  }
-}
-
-extension ByteString {
-  /// For JSON, which has no bytes: what is not UTF-8 is replaced.
-  fileprivate var text: String { String(decoding: bytes, as: UTF8.self) }
 }

@@ -9,14 +9,14 @@ let payloadByteCountMaximum: UInt32 = 32 << 20
 
 extension ExportFacts {
   /// What NBD says of an export to a client that has named its attachment, or has not.
-  init(_ export: Export, isAttached: Bool) {
+  init(_ export: Export, isAttached: Bool, requestByteCountMaximum: UInt32) {
     let geometry = export.geometry(isAttached: isAttached)
     self.init(
       name: export.name, description: export.description, byteCount: geometry.byteCount,
       flags: TransmissionFlags(geometry),
       blockSizes: BlockSizes(
         minimum: geometry.blockSizes.minimum, preferred: geometry.blockSizes.preferred,
-        maximumPayload: payloadByteCountMaximum))
+        maximumPayload: min(requestByteCountMaximum, payloadByteCountMaximum)))
   }
 }
 

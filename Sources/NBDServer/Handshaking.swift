@@ -24,6 +24,8 @@ struct Handshaking {
     var grant: WriteGrant?
     /// Of a client that has named its attachment; it is to leave at the end.
     var attached: (connection: AttachmentConnection, identity: SessionIdentity)?
+    /// The longest READ and WRITE.
+    var requestByteCountMaximum = payloadByteCountMaximum
     /// What the handshake has taken off the socket, up to and beyond its end.
     var receivedByteCount: UInt64 = 0
     /// What was agreed on.
@@ -39,12 +41,12 @@ struct Handshaking {
     case over(Outcome)
   }
 
-  private let table: ExportTable
+  private let view: ClientView
   private let attachments: Attachments
-  private let access: WriteAccess
   private let control: ConnectionControl
   /// From the acceptance to the end of the negotiation.
   let deadline: Deadline
+  private let requestByteCountMaximum: UInt32
   private let isStopping: SharedFlag
   private var machine: ServerHandshake
   private var entry: Entry?
@@ -54,12 +56,12 @@ struct Handshaking {
   private var sentByteCount = 0
 
   init(
-    table: ExportTable, attachments: Attachments, access: WriteAccess, deadline: Deadline,
+    view: ClientView, attachments: Attachments, deadline: Deadline, requestByteCountMaximum: UInt32,
     optionCountMaximum: Int, isStopping: SharedFlag, control: ConnectionControl
   ) {
-    self.table = table
+    self.view = view
     self.attachments = attachments
-    self.access = access
+    self.requestByteCountMaximum = requestByteCountMaximum
     self.control = control
     self.deadline = deadline
     self.isStopping = isStopping
@@ -119,11 +121,11 @@ struct Handshaking {
         find(name, isEntry: isEntry)
       case .listExports:
         machine.answer(
-          listing: table.exports.map {
+          listing: view.exports.map {
             ListedExport(name: $0.name, description: $0.description)
           })
       case .checkSession(let identity):
-        if attachments.isStale(AttachmentClaim(identity), among: table.exports) {
+        if attachments.isStale(AttachmentClaim(identity), among: view.exports) {
           refuse(.stale(slot: identity.slot), .errInvalid, export: "")
         } else {
           machine.acceptSession()
@@ -139,9 +141,11 @@ struct Handshaking {
     }
   }
 
-  /// Whether an export makes a layer, or its older connections have to be waited for.
+  /// Whether an export makes a layer, its older connections have to be waited for, or it is looked for
+  /// among files.
   private func mayTakeTime(_ name: ByteString) -> Bool {
-    machine.identity != nil || table.export(named: name)?.access == .overlay
+    guard machine.identity == nil, let export = view.offered(name) else { return true }
+    return export.access == .overlay
   }
 
   /// False when the socket takes no more now.
@@ -180,27 +184,44 @@ struct Handshaking {
   }
 
   private mutating func find(_ name: ByteString, isEntry: Bool) {
-    guard let export = table.export(named: name) else {
-      let text = "there is no export '\(name.printable)'; list them with nbdinfo --list"
-      failure = .ended(reason: "the client asked for the unknown export '\(name.printable)'")
-      return machine.answer(refusing: .errUnknown, text: ByteString(text))
-    }
     let identity = machine.identity
+    let token = identity.map { AttachmentClaim($0).token }
+    let export: Export
+    do { export = try view.find(name, by: token) } catch { return refuse(error, name) }
     if isEntry {
       // Whoever enters may write: this protocol has no word for less.
-      let grant = export.access == .readWrite ? access.take(export.medium, .shared) : nil
-      guard grant != nil || export.access != .readWrite else { return refuseInUse(export) }
+      let grant: WriteGrant?
+      do { grant = try view.takeForWriting(export, by: token) } catch {
+        return refuse(error, export.name)
+      }
       guard identity.map({ enter(export, $0) }) ?? open(export) else { return }
       entry?.grant = grant
+      entry?.requestByteCountMaximum = requestByteCountMaximum
     }
-    machine.answer(found: ExportFacts(export, isAttached: identity != nil))
+    machine.answer(
+      found: ExportFacts(
+        export, isAttached: identity != nil, requestByteCountMaximum: requestByteCountMaximum))
   }
 
-  private mutating func refuseInUse(_ export: Export) {
-    let report = DeviceRefusal.inUse.report
-    failure = .notOpened(export: export.name, reason: report.reason, advice: report.advice)
-    machine.answer(
-      refusing: .errPolicy, text: "somebody else writes to the export, over another protocol")
+  private mutating func refuse(_ refusal: DeviceRefusal, _ name: ByteString) {
+    let report = refusal.report
+    failure = .notOpened(export: name, reason: report.reason, advice: report.advice)
+    switch refusal {
+    case .inUse:
+      machine.answer(refusing: .errPolicy, text: "another client writes to the export")
+    case .noName:
+      machine.answer(
+        refusing: .errPolicy,
+        text: "the server looks for this export by what a client says of itself, and this one has "
+          + "said nothing")
+    default:
+      // Whatever else it is, to this client there is nothing of that name.
+      if refusal == .notFound {
+        failure = .ended(reason: "the client asked for the unknown export '\(name.printable)'")
+      }
+      let text = "there is no export '\(name.printable)'; list them with nbdinfo --list"
+      machine.answer(refusing: .errUnknown, text: ByteString(text))
+    }
   }
 
   /// False when it was refused, which the client has then been told.

@@ -49,15 +49,17 @@ public final class Listener: Sendable {
   /// Removed at the end.
   private let path: ByteString?
   private let silenceSeconds: CInt
+  private let isUnix: Bool
 
   private init(
     address: ByteString, descriptor: consuming FileDescriptor, path: ByteString?,
-    silenceSeconds: CInt = 0
+    silenceSeconds: CInt = 0, isUnix: Bool = false
   ) {
     self.address = address
     self.descriptor = descriptor
     self.path = path
     self.silenceSeconds = silenceSeconds
+    self.isUnix = isUnix
   }
 
   deinit {
@@ -79,6 +81,20 @@ public final class Listener: Sendable {
     case .unix(let path): return [try unix(path, isPrivate: false)]
     case .rdma(let host, let port): throw .notSupported(host + ByteString(":\(port)"))
     }
+  }
+
+  /// A socket that listens already, from whoever started this process; its path is not ours to remove.
+  public static func adopt(
+    _ descriptor: consuming FileDescriptor, silenceSeconds: UInt64 = 120
+  ) -> Listener {
+    let number = descriptor.rawValue
+    _ = clinux_set_blocking(number, 0)
+    let local = localAddress(of: number)
+    let isUnix = local?.isUnix ?? false
+    let text = local?.text ?? "?"
+    return Listener(
+      address: isUnix ? text : "tcp:" + text, descriptor: descriptor, path: nil,
+      silenceSeconds: CInt(min(max(silenceSeconds, 1), 86_400)), isUnix: isUnix)
   }
 
   private static func tcp(
@@ -157,7 +173,7 @@ public final class Listener: Sendable {
     } else {
       try bindAndListen(number, address)
     }
-    return Listener(address: shown, descriptor: descriptor, path: path)
+    return Listener(address: shown, descriptor: descriptor, path: path, isUnix: true)
   }
 
   /// A socket that refuses connections was left by a server that is gone. Other files refuse
@@ -216,7 +232,7 @@ extension Listener {
     default: break
     }
     let connection = FileDescriptor(owning: number)
-    if path == nil {
+    if !isUnix {
       setTimes(number)
       return AcceptedConnection(
         descriptor: connection, client: "tcp:" + SocketAddress(raw: raw).text)

@@ -19,7 +19,7 @@ public struct NBDServerLimits: Equatable, Sendable {
 
 /// One fact for the log.
 public enum SessionEvent: Equatable, Sendable {
-  case refused(client: ByteString, connectionCountMaximum: Int)
+  case refused(client: ByteString, ConnectionRefusal)
   /// The connection ended before an export was entered.
   case noSession(client: ByteString, reason: String)
   /// The export is there and could not be opened for this session.
@@ -31,7 +31,7 @@ public enum SessionEvent: Equatable, Sendable {
 }
 
 public final class NBDServer: Sendable {
-  private let table: ExportTable
+  private let directory: DeviceDirectory
   let registry: SessionRegistry
   let attachments: Attachments
   private let access: WriteAccess
@@ -40,14 +40,15 @@ public final class NBDServer: Sendable {
   let isStopping = SharedFlag()
   let engine: Engine
 
-  /// `report` is called from many threads.
+  /// `directory`: what is found beside the table's exports; nil: nothing. Limits that the registry
+  /// has, too, are asked of it for each connection. `report` is called from many threads.
   public init(
     table: ExportTable, registry: SessionRegistry, attachments: Attachments = Attachments(),
     access: WriteAccess = WriteAccess(),
-    limits: NBDServerLimits = NBDServerLimits(),
+    limits: NBDServerLimits = NBDServerLimits(), directory: DeviceDirectory? = nil,
     report: @escaping @Sendable (SessionEvent) -> Void
   ) {
-    self.table = table
+    self.directory = directory ?? DeviceDirectory(table: table)
     self.registry = registry
     self.attachments = attachments
     self.access = access
@@ -62,19 +63,20 @@ public final class NBDServer: Sendable {
   public func serve(_ connection: consuming FileDescriptor, client: ByteString) {
     let socket = connection.rawValue
     let statistics = SessionStatistics()
-    let number = registry.add(
-      client: client, protocolName: "nbd", statistics: statistics,
-      stop: { isNow in
-        _ = isNow ? clinux_shutdown(socket) : clinux_shutdown_reading(socket)
-      })
-    guard let number else {
-      report(
-        .refused(client: client, connectionCountMaximum: registry.connectionCountMaximum))
-      return
-    }
+    let bounds = registry.limits
+    let number: UInt64
+    do {
+      number = try registry.admit(
+        client: client, protocolName: "nbd", statistics: statistics,
+        bufferByteCount: SessionBuffers.byteCount(requests: bounds.requestByteCountMaximum),
+        stop: { isNow in
+          _ = isNow ? clinux_shutdown(socket) : clinux_shutdown_reading(socket)
+        })
+    } catch { return report(.refused(client: client, error)) }
     let handshaking = Handshaking(
-      table: table, attachments: attachments, access: access,
-      deadline: .milliseconds(limits.handshakeMilliseconds),
+      view: ClientView(directory, access, client: client), attachments: attachments,
+      deadline: .milliseconds(min(limits.handshakeMilliseconds, bounds.handshakeMilliseconds)),
+      requestByteCountMaximum: bounds.requestByteCountMaximum,
       optionCountMaximum: limits.optionCount, isStopping: isStopping,
       control: ConnectionControl(
         interrupt: { _ = clinux_shutdown(socket) },

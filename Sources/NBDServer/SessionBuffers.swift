@@ -13,6 +13,11 @@ import LinuxSystem
   static let outputByteCountTarget = 256 << 10
   /// Room for the longest reply behind others, and for what surrounds its data.
   static let outputByteCount = outputByteCountTarget + Int(payloadByteCountMaximum) + (64 << 10)
+  /// What a session may come to whose longest request is of so many bytes.
+  static func byteCount(requests: UInt32) -> UInt64 {
+    let output = outputByteCount - Int(payloadByteCountMaximum)
+    return UInt64(inputByteCount + output) + UInt64(min(requests, payloadByteCountMaximum))
+  }
   /// Output memory beyond it goes back to the system after use.
   private static let outputByteCountKept = 4 << 20
   /// Pieces of data outside the memory that can wait for their turn to be sent.

@@ -85,7 +85,10 @@ struct Transmission: ~Copyable {
     self.engine = engine
     self.isStopping = isStopping
     let geometry = entry.export.geometry(isAttached: attached != nil)
-    rules = RequestRules(geometry, payloadByteCountMaximum: UInt64(payloadByteCountMaximum))
+    rules = RequestRules(
+      geometry,
+      payloadByteCountMaximum: UInt64(
+        min(entry.requestByteCountMaximum, payloadByteCountMaximum)))
     terms = entry.terms
     flags = terms.flags(of: TransmissionFlags(geometry))
     requestByteCount = terms.style.requestByteCount

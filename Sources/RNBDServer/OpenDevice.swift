@@ -109,15 +109,16 @@ struct OpenContext: Sendable {
 
   /// May wait for a disk.
   func open(_ request: OpenRequest) throws(DeviceRefusal) -> OpenDevice {
-    let export = try directory.find(request.name.text, session: session)
+    let identity = ClientIdentity(address: ClientAddress(client), sessionName: session)
+    let export = try directory.find(request.name.text, for: identity)
     // A client could not use blocks that are larger than a page of its own.
     guard export.geometry().blockSizes.minimum <= 4096 else { throw .notBlocks }
     var grant: WriteGrant?
     if request.accessMode != .readOnly {
       guard export.access != .readOnly else { throw .readOnly }
-      if export.access == .readWrite {
-        grant = access.take(
-          export.medium, request.accessMode == .migration ? .migration : .exclusive)
+      if export.access.writesToMedium {
+        let mayBeSecond = request.accessMode == .migration || export.access == .migration
+        grant = access.take(export.media, mayBeSecond ? .migration : .exclusive)
         guard grant != nil else { throw .inUse }
       }
     }
@@ -175,7 +176,7 @@ extension PeerErrno {
   /// Linux 6.12 `rnbd-srv.c`.
   init(_ refusal: DeviceRefusal) {
     switch refusal {
-    case .notFound: self = .notFound
+    case .notFound, .noName: self = .notFound
     case .outside, .notBlocks: self = .invalid
     case .inUse: self = .notPermitted
     case .readOnly: self = .readOnly

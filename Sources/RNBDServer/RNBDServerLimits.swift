@@ -25,11 +25,6 @@ public struct RNBDServerLimits: Equatable, Sendable {
   /// Threads that wait for disks, of each session.
   public var workerCount = 8
 
-  public static let queueDepthRange: ClosedRange<Int> = 4...1024
-  public static let dataByteCountRange: ClosedRange<Int> = 65_536...1_048_576
-  public static let sessionCountRange: ClosedRange<Int> = 1...1024
-  public static let silenceSecondsRange: ClosedRange<UInt64> = 3...600
-
   public init() {}
 
   func geometry() throws(WireError) -> ChunkGeometry {

@@ -51,4 +51,41 @@ extension RNBDEvent {
     case .sessionEnded(let session): "rdma session '\(session.printable)' ended"
     }
   }
+
+  var metadata: Logger.Metadata {
+    switch self {
+    case .refused(let client, let reason, _):
+      ["event": "refused", "client": "\(client.printable)", "reason": "\(reason)"]
+    case .pathUp(let session, let client, _, let device):
+      [
+        "event": "path-up", "session": "\(session.printable)", "client": "\(client.printable)",
+        "device": "\(device.printable)",
+      ]
+    case .pathLost(let session, let client, let loss):
+      [
+        "event": "path-lost", "session": "\(session.printable)", "client": "\(client.printable)",
+        "reason": "\(loss.report.reason)",
+      ]
+    case .takenOver(let session, let client):
+      [
+        "event": "taken-over", "session": "\(session.printable)", "client": "\(client.printable)",
+      ]
+    case .opened(let session, let device, let export, let mode):
+      [
+        "event": "opened", "session": "\(session.printable)", "device": "\(device.printable)",
+        "export": "\(export.printable)", "access": "\(mode.name)",
+      ]
+    case .notOpened(let session, let device, let reason, _):
+      [
+        "event": "not-opened", "session": "\(session.printable)",
+        "device": "\(device.printable)", "reason": "\(reason)",
+      ]
+    case .closed(let session, let device, _):
+      [
+        "event": "closed", "session": "\(session.printable)", "device": "\(device.printable)",
+      ]
+    case .sessionEnded(let session):
+      ["event": "session-ended", "session": "\(session.printable)"]
+    }
+  }
 }

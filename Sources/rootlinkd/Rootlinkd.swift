@@ -32,6 +32,8 @@ struct Failure: Error {
   var reason: String
   var advice: String
 
+  func write() { writeLine("rootlinkd: \(reason); \(advice)") }
+
   static func couldNot(_ report: (reason: String, advice: String)) -> Failure {
     Failure(kind: .couldNot, reason: report.reason, advice: report.advice)
   }
@@ -47,7 +49,7 @@ enum Program {
       var command = try Rootlinkd.parseAsRoot()
       try command.run()
     } catch let failure as Failure {
-      writeLine("rootlinkd: \(failure.reason); \(failure.advice)")
+      failure.write()
       exit(failure.kind.rawValue)
     } catch {
       let message = Rootlinkd.fullMessage(for: error)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A server from its start to its end: opens the media, listens, accepts, and on SIGTERM or SIGINT
-// lets every session finish what has arrived.
+// A server from its start to its end: opens the media, listens, accepts, reads its configuration again
+// on SIGHUP, and on SIGTERM or SIGINT lets every session finish what has arrived.
 
 import BlockBackends
 import BlockServer
@@ -10,28 +10,46 @@ import LinuxSystem
 import Logging
 import NBDServer
 import RNBDServer
+import ServerOperation
 import WireFormat
 
-struct RunningServer {
-  private let logger: Logger
-  private let table: ExportTable
-  private let registry: SessionRegistry
-  private let attachments: Attachments
-  private let housekeepingMilliseconds: CInt
-  /// How long sessions may take to end by themselves.
-  private let drainMilliseconds: UInt64
+/// Used by one thread, that of `run`.
+final class RunningServer {
+  /// The configuration that is in force.
+  var configuration: ServerConfiguration
+  /// Reads it again.
+  let load: () throws -> ServerConfiguration
+  let logger: Logger
+  let table: ExportTable
+  let registry: SessionRegistry
+  let attachments: Attachments
+  let nbdDevices: DeviceDirectory
+  let rdmaDevices: DeviceDirectory
+  let report: ServerReport
+  let manager: ServiceManager
   private let nbd: NBDServer
   /// Nil when nothing is listened on with RDMA.
   private let rnbd: RNBDServer?
-  private let devices: DeviceDirectory
   private let signals: FileDescriptorBox
   private var listeners: [Listener]
   private let control: Listener?
+  private let metrics: Listener?
+  private let metricsAnswerer: MetricsAnswerer
+  private var nextHousekeeping = MonotonicTime(nanoseconds: 0)
+  private var nextSignOfLife = MonotonicTime(nanoseconds: 0)
+  private var progress = ProgressReporter()
 
-  init(_ configuration: ServerConfiguration) throws {
-    LoggingSystem.bootstrap { _ in LogOutput() }
-    let logger = Logger(label: "rootlinkd")
+  private static let housekeepingMilliseconds: UInt64 = 1000
+
+  init(
+    _ configuration: ServerConfiguration, load: @escaping () throws -> ServerConfiguration
+  ) throws {
+    let environment = ServiceEnvironment.takeOwn()
+    manager = ServiceManager(environment)
+    let logger = startLogging(configuration.log)
     self.logger = logger
+    self.configuration = configuration
+    self.load = load
 
     // Before the first thread: threads inherit what is blocked.
     clinux_ignore_signal(SIGPIPE)
@@ -45,114 +63,92 @@ struct RunningServer {
       throw Failure.couldNot(("signals cannot be received: \(error.text)", "check the system"))
     }
 
-    var exports: [Export] = []
-    for definition in configuration.exports {
-      do {
-        exports.append(
-          try Export(definition, overlayDirectory: configuration.overlayDirectory))
-      } catch {
-        throw Failure.couldNot(
-          ("export '\(definition.name.printable)': " + error.report.reason, error.report.advice))
-      }
-      // A layer that cannot be made is found out now rather than by the first client.
-      if definition.access == .overlay { try Self.tryLayer(exports[exports.count - 1]) }
-    }
-    table = ExportTable(exports)
-    registry = SessionRegistry(connectionCountMaximum: configuration.connectionCountMaximum)
+    table = ExportTable(
+      try OpenedExports(configuration, logger).exports, defaultName: configuration.defaultExport)
+    registry = SessionRegistry(limits: configuration.limits)
     attachments = Attachments(limits: configuration.attachmentLimits)
-    // Often enough that nothing is kept much longer than it should be.
-    housekeepingMilliseconds = CInt(min(max(configuration.absentSeconds, 1), 10)) * 1000
-    drainMilliseconds = configuration.drainSeconds * 1000
     var limits = NBDServerLimits()
-    limits.handshakeMilliseconds = configuration.handshakeSeconds * 1000
+    // The registry has the limit that is in force: it may change.
+    limits.handshakeMilliseconds = ServerConfiguration.handshakeSecondsLimit * 1000
     let access = WriteAccess()
-    devices = DeviceDirectory(table: table, searchPath: configuration.rdma.searchPath)
+    nbdDevices = DeviceDirectory(table: table, search: configuration.nbdSearch)
+    rdmaDevices = DeviceDirectory(table: table, search: configuration.rdma.search)
     nbd = NBDServer(
-      table: table, registry: registry, attachments: attachments, access: access, limits: limits
+      table: table, registry: registry, attachments: attachments, access: access, limits: limits,
+      directory: nbdDevices
     ) { event in
-      logger.log(level: event.level, "\(event.line)")
+      logger.log(level: event.level, "\(event.line)", metadata: event.metadata)
     }
 
-    let addresses = configuration.listen.isEmpty ? [.standard] : configuration.listen
-    listeners = []
-    var rdma: [(host: ByteString, port: UInt16)] = []
-    for address in addresses {
-      if case .rdma(let host, let port) = address {
-        rdma.append((host, port))
-        continue
-      }
-      do {
-        listeners += try Listener.listen(
-          on: address, silenceSeconds: configuration.silenceSeconds)
-      } catch {
-        throw Failure.couldNot(error.report)
-      }
-    }
-    guard !rdma.isEmpty else {
+    let sockets = try ServerSockets(configuration, environment, logger)
+    listeners = sockets.listeners
+    control = sockets.control
+    metrics = sockets.metrics
+    if sockets.rdma.isEmpty {
       rnbd = nil
-      control = try Self.control(configuration, logger)
-      return
+    } else {
+      do {
+        rnbd = try RNBDServer(
+          listen: sockets.rdma, limits: RNBDServerLimits(configuration.rdma),
+          directory: rdmaDevices, access: access, attachments: attachments, registry: registry
+        ) { event in
+          logger.log(level: event.level, "\(event.line)", metadata: event.metadata)
+        }
+      } catch { throw Failure.couldNot(error.report) }
     }
-    do {
-      rnbd = try RNBDServer(
-        listen: rdma, limits: RNBDServerLimits(configuration.rdma), directory: devices,
-        access: access, attachments: attachments, registry: registry
-      ) { event in
-        logger.log(level: event.level, "\(event.line)")
-      }
-    } catch { throw Failure.couldNot(error.report) }
-    control = try Self.control(configuration, logger)
+    let report = ServerReport(
+      table: table, registry: registry, attachments: attachments, access: access,
+      directories: [nbdDevices, rdmaDevices], rnbd: rnbd)
+    self.report = report
+    metricsAnswerer = MetricsAnswerer { report.metrics }
   }
 
-  private static func tryLayer(_ export: Export) throws {
-    do {
-      try export.checkLayers()
-    } catch {
-      throw Failure.couldNot(
-        ("export '\(export.name.printable)': " + error.report.reason, error.report.advice))
-    }
-  }
-
-  /// A path that was asked for must work; the standard one may be somebody else's.
-  private static func control(
-    _ configuration: ServerConfiguration, _ logger: Logger
-  ) throws -> Listener? {
-    let path = configuration.controlPath ?? ServerConfiguration.standardControlPath
-    do {
-      return try Listener.unix(path, isPrivate: true)
-    } catch {
-      if configuration.controlPath != nil { throw Failure.couldNot(error.report) }
-      logger.warning(
-        "\(error.report.reason); 'rootlinkd status' will not reach this server without --control")
-      return nil
-    }
-  }
-
-  mutating func run() throws {
-    for export in table.exports {
-      logger.info(
-        """
-        export '\(export.name.printable)' \(export.access.rawValue), \
-        \(export.geometry().byteCount) bytes from \(export.path.printable)
-        """)
-    }
-    for export in table.exports {
-      for path in attachments.adopt(export) {
-        logger.warning("\(path.printable) is no layer of this export; remove it if nobody needs it")
-      }
-    }
+  func run() throws {
+    for export in table.exports { tell(of: export) }
+    adopt(table.exports)
+    if let metrics { logger.info("metrics on \(metrics.address.printable)") }
     for address in addresses { logger.info("listening on \(address.printable)") }
-    while try acceptOnce() {}
-    drain()
+    report.setListening(addresses)
+    manager.send(.ready, .status(summary))
+    while try turn(within: CInt(Self.housekeepingMilliseconds), mayAccept: true) {}
+    try drain()
     try flush()
   }
 
   private var addresses: [ByteString] { listeners.map(\.address) + (rnbd?.addresses ?? []) }
 
+  /// One line for whoever looks at the service.
+  var summary: String {
+    "\(table.exports.count) exports, \(registry.connectionCount) connections"
+  }
+
+  func tell(of export: Export) {
+    let path = export.path.printable
+    logger.info(
+      """
+      export '\(export.name.printable)' \(export.access.rawValue), \
+      \(export.geometry().byteCount) bytes from \(path)
+      """,
+      metadata: ["event": "export", "export": "\(export.name.printable)", "path": "\(path)"])
+    if export.isAsync {
+      logger.warning(
+        "export '\(export.name.printable)' \(AsyncBackend.remark.printable)")
+    }
+  }
+
+  /// Takes over what an earlier server has left for its clients.
+  func adopt(_ exports: [Export]) {
+    for export in exports {
+      for path in attachments.adopt(export) {
+        logger.warning("\(path.printable) is no layer of this export; remove it if nobody needs it")
+      }
+    }
+  }
+
   /// What clients were told is written is durable when the server has ended well.
   private func flush() throws {
     var isDone = true
-    for export in table.exports {
+    for export in table.exports + report.removed {
       do { try export.flush() } catch {
         logger.error("export '\(export.name.printable)' cannot be flushed: \(error)")
         isDone = false
@@ -162,42 +158,78 @@ struct RunningServer {
       logger.error("a layer cannot be flushed: \(error)")
       isDone = false
     }
+    for export in table.exports + report.removed { export.close() }
     guard isDone else {
       throw Failure.couldNot(("not everything was made durable", "look at the disk"))
     }
     logger.info("stopped")
   }
+}
 
+// One thread waits for all that may come.
+extension RunningServer {
   /// Waits for connections and signals, and takes what has come; false when the server is to end.
-  private func acceptOnce() throws -> Bool {
-    let all = listeners + (control.map { [$0] } ?? [])
-    let numbers = [signals.rawValue] + all.map(\.pollNumber)
-    let ready = try Self.readable(numbers, within: housekeepingMilliseconds)
-    attachments.expire()
-    if ready[0], let signal = nextSignal() {
-      if signal == SIGHUP {
-        logger.info("SIGHUP: the configuration is read at the start only; restart to change it")
+  private func turn(within milliseconds: CInt, mayAccept: Bool) throws -> Bool {
+    let own = [control, metrics].compactMap { $0 }
+    let numbers = [signals.rawValue] + (own + listeners).map(\.pollNumber)
+    let ready = try Self.readable(numbers, within: milliseconds)
+    keepHouse()
+    var isToEnd = false
+    while ready[0], let signal = nextSignal() {
+      if signal != SIGHUP {
+        if mayAccept { logger.info("stopping on \(signal == SIGINT ? "SIGINT" : "SIGTERM")") }
+        isToEnd = true
+      } else if mayAccept, !isToEnd {
+        reload()
+      }
+    }
+    for (index, listener) in (own + listeners).enumerated() where ready[index + 1] {
+      accept(listener)
+    }
+    return !isToEnd
+  }
+
+  private func accept(_ listener: Listener) {
+    do {
+      guard let connection = try listener.accept() else { return }
+      let client = connection.client
+      let descriptor = connection.takeDescriptor()
+      if listener === control {
+        answerStatus(descriptor)
+      } else if listener === metrics {
+        metricsAnswerer.serve(descriptor)
       } else {
-        logger.info("stopping on \(signal == SIGINT ? "SIGINT" : "SIGTERM")")
-        return false
+        nbd.serve(descriptor, client: client)
       }
+    } catch {
+      logger.error("no connection can be accepted: \(error.text); raise the limit on open files")
+      pause(milliseconds: 100)  // The connection is still there: do not spin.
     }
-    for (index, listener) in all.enumerated() where ready[index + 1] {
-      do {
-        guard let connection = try listener.accept() else { continue }
-        let client = connection.client
-        let descriptor = connection.takeDescriptor()
-        if index < listeners.count {
-          nbd.serve(descriptor, client: client)
-        } else {
-          answerStatus(descriptor)
-        }
-      } catch {
-        logger.error("no connection can be accepted: \(error.text); raise the limit on open files")
-        pause(milliseconds: 100)  // The connection is still there: do not spin.
-      }
+  }
+
+  /// What is due once a second, whoever comes and goes.
+  private func keepHouse() {
+    let now = MonotonicTime.now
+    if let period = manager.aliveMilliseconds, now >= nextSignOfLife {
+      manager.send(.alive)
+      nextSignOfLife = now.advanced(byMilliseconds: min(period, 10_000))
     }
-    return true
+    guard now >= nextHousekeeping else { return }
+    nextHousekeeping = now.advanced(byMilliseconds: Self.housekeepingMilliseconds)
+    attachments.expire(at: now)
+    registry.sample(at: now)
+    for (number, client) in registry.endIdle(at: now) {
+      logger.info(
+        "session \(number): \(client.printable) did nothing for limits.idle_seconds and is ended",
+        metadata: ["event": "idle", "session": .stringConvertible(number)])
+    }
+    let work = table.exports.flatMap { export in
+      export.work.map { (export: export.name.printable, work: $0) }
+    }
+    for line in progress.lines(for: work, nanoseconds: now.nanoseconds) {
+      logger.info("\(line)", metadata: ["event": "work"])
+      manager.send(.status(line))
+    }
   }
 
   private func nextSignal() -> Int32? {
@@ -225,36 +257,35 @@ struct RunningServer {
 
   /// On a thread of its own: whoever asks may read slowly.
   private func answerStatus(_ descriptor: consuming FileDescriptor) {
-    let (registry, table, devices, attachments) = (registry, table, devices, attachments)
-    let (addresses, rnbd) = (addresses, rnbd)
+    let report = report
     let number = descriptor.release()
     let thread = Thread {
-      let status = registry.status(
-        of: table, found: devices.found, attachments: attachments, listeners: addresses,
-        transportSessions: rnbd?.status() ?? [])
       let socket = StreamSocket(owning: FileDescriptor(owning: number))
-      let encoder = JSONEncoder()
-      encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-      guard let json = try? encoder.encode(status) else { return }
-      try? socket.send(Array(json) + [0x0a], until: .milliseconds(5000))
+      try? socket.send(report.json, until: .milliseconds(5000))
     }
     thread.start()
   }
 
-  private mutating func drain() {
+  /// Lets every session end. Who asks for the status or for metrics is still answered.
+  private func drain() throws {
     listeners = []  // From here on nobody new can connect.
+    report.setListening([])
+    let milliseconds = configuration.drainSeconds * 1000
+    manager.send(
+      .stopping, .extendTimeout(microseconds: (milliseconds + 5000) * 1000),
+      .status("stopping, \(registry.connectionCount) connections are left"))
     nbd.stop()
     rnbd?.stop()
-    let deadline = Deadline.milliseconds(drainMilliseconds)
+    let deadline = Deadline.milliseconds(milliseconds)
     var isNow = false
     while registry.connectionCount > 0 || rnbd?.isOver == false {
-      if !isNow, deadline.hasPassed || nextSignal() != nil {
+      let goesOn = try turn(within: 5, mayAccept: false)
+      if !isNow, deadline.hasPassed || !goesOn {
         logger.warning("\(registry.connectionCount) sessions did not end and are cut off")
         isNow = true
         registry.stopAll(isNow: true)
       }
       if isNow, deadline.time.advanced(byMilliseconds: 2000) < .now { break }
-      pause(milliseconds: 5)
     }
   }
 }
@@ -264,29 +295,4 @@ final class FileDescriptorBox: Sendable {
   private let descriptor: FileDescriptor
   init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
   var rawValue: CInt { descriptor.rawValue }
-}
-
-extension SessionEvent {
-  var level: Logger.Level {
-    switch self {
-    case .refused, .notOpened: .warning
-    case .noSession, .opened, .closed: .info
-    }
-  }
-
-  var line: String {
-    switch self {
-    case .refused(let client, let maximum):
-      "\(client.printable): refused, there are \(maximum) connections; raise limits.connections"
-    case .noSession(let client, let reason):
-      "\(client.printable): no session: \(reason)"
-    case .notOpened(let client, let export, let reason, let advice):
-      "\(client.printable): export '\(export.printable)' was not opened: \(reason); \(advice)"
-    case .opened(let number, let client, let export, let access):
-      "session \(number): \(client.printable) opened '\(export.printable)' \(access.rawValue)"
-    case .closed(let number, let client, let export, let reason, let counters):
-      "session \(number): \(client.printable) left '\(export.printable)': \(reason); "
-        + counters.text
-    }
-  }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import BlockServer
+import ConfigurationFile
 import LinuxSystem
 import Logging
 import NBDServer
@@ -18,9 +19,10 @@ struct Serve: ParsableCommand {
     name: .customLong("export"),
     help: ArgumentHelp(
       """
-      Offer PATH, a file or block device, as NAME. Options: ro, rw (default), overlay (one fresh \
-      copy-on-write layer a session), layers=DIRECTORY (keep layers of clients that come back), \
-      sync, direct, size=BYTES. May be repeated.
+      Offer PATH, a file or block device, as NAME. Options: ro, rw (default, one client writes), \
+      migration (two may), overlay (one fresh copy-on-write layer a session), layers=DIRECTORY \
+      (keep layers of clients that come back), sync, async, direct, io=blockio or fileio, \
+      size=BYTES, blocksize=BYTES, allow=NETWORK (may be repeated). May be repeated.
       """, valueName: "name=path[,option...]"))
   var exports: [String] = []
 
@@ -45,8 +47,7 @@ struct Serve: ParsableCommand {
   var overlayDirectory: String?
 
   func run() throws {
-    let configuration = try configuration()
-    var server = try RunningServer(configuration)
+    let server = try RunningServer(try configuration(), load: configuration)
     try server.run()
   }
 
@@ -54,7 +55,7 @@ struct Serve: ParsableCommand {
   private func configuration() throws -> ServerConfiguration {
     var configuration = ServerConfiguration()
     if let path = try configurationPath(config, isOptional: !exports.isEmpty) {
-      configuration = try readConfiguration(path)
+      configuration = try readConfiguration(path).configuration
     }
     for argument in exports {
       do {

@@ -21,17 +21,7 @@ struct Status: ParsableCommand {
   var control: String?
 
   func run() throws {
-    let path = control.map { ByteString($0) } ?? ServerConfiguration.standardControlPath
-    let answer: [UInt8]
-    do {
-      answer = try Self.ask(path)
-    } catch {
-      throw Failure.couldNot(
-        (
-          "no server answers on \(path.printable): \(error.text)",
-          "start 'rootlinkd serve', or name its socket with --control"
-        ))
-    }
+    let (path, answer) = try ask()
     let output: String
     do {
       let status = try JSONDecoder().decode(ServerStatus.self, from: Data(answer))
@@ -43,6 +33,23 @@ struct Status: ParsableCommand {
     guard writeStandardOutput(ByteString(output)) else {
       throw Failure.couldNot(("standard output is closed", "give it a reader"))
     }
+  }
+
+  /// The first place where a server answers.
+  private func ask() throws -> (path: ByteString, answer: [UInt8]) {
+    var failure: Failure?
+    for path in control.map({ [ByteString($0)] }) ?? standardControlPaths() {
+      do { return (path, try Self.ask(path)) } catch {
+        failure =
+          failure
+          ?? .couldNot(
+            (
+              "no server answers on \(path.printable): \(error.text)",
+              "start 'rootlinkd serve', or name its socket with --control"
+            ))
+      }
+    }
+    throw failure ?? .couldNot(("there is no server to ask", "name its socket with --control"))
   }
 
   private static func ask(_ path: ByteString) throws(SystemError) -> [UInt8] {

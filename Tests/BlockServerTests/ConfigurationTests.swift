@@ -60,6 +60,17 @@ struct ExportArgumentTests {
       "a=/b,overlay,layers=/c",
       definition("a", "/b") { ($0.access, $0.layersDirectory) = (.overlay, "/c") }
     ),
+    (
+      "a=/b,migration,async", definition("a", "/b") { ($0.access, $0.isAsync) = (.migration, true) }
+    ),
+    ("a=/b,io=fileio", definition("a", "/b") { $0.ioMode = .fileIO }),
+    ("a=/b,blocksize=4096", definition("a", "/b") { $0.blockByteCount = 4096 }),
+    (
+      "a=/b,allow=10.0.0.0/8,allow=unix",
+      definition("a", "/b") {
+        $0.allow.networks = [.network(octets: [10, 0, 0, 0], prefixLength: 8), .unix]
+      }
+    ),
     ("a=/b,size=1", definition("a", "/b") { $0.byteCount = 1 }),
     ("a=/b,size=9223372036854775807", definition("a", "/b") { $0.byteCount = 1 << 63 - 1 }),
   ]
@@ -76,6 +87,9 @@ struct ExportArgumentTests {
     ("a=/b,", .unknownOption("")),
     ("a=/b,ro,rw", .twoAccessModes("a=/b,ro,rw")),
     ("a=/b,size=", .size("")),
+    ("a=/b,blocksize=x", .blockSize("x")),
+    ("a=/b,io=raw", .ioMode("raw")),
+    ("a=/b,allow=x", .network(.address("x"))),
     ("a=/b,size=0", .size("0")),
     ("a=/b,size=1G", .size("1G")),
     ("a=/b,size=9223372036854775808", .size("9223372036854775808")),
@@ -131,7 +145,7 @@ struct ServerConfigurationTests {
   func absentClients() {
     var configuration = ServerConfiguration()
     #expect(configuration.attachmentLimits.absentCount == 2048)
-    configuration.connectionCountMaximum = 5000
+    configuration.limits.connectionCountMaximum = 5000
     #expect(configuration.attachmentLimits.absentCount == 10_000)
     configuration.absentCount = 7
     configuration.absentSeconds = 8

@@ -16,11 +16,14 @@ struct DeviceDirectoryTests {
   init() throws {
     directory = try TemporaryDirectory()
     let files = FileManager.default
-    for path in ["top/alpha", "top/beta", "top/alpha/inner", "elsewhere"] {
+    for path in ["top/alpha", "top/beta", "top/alpha/inner", "top/2001:db8::7", "elsewhere"] {
       try files.createDirectory(
         atPath: directory.path(path), withIntermediateDirectories: true)
     }
-    for file in ["top/shared", "top/alpha/disk", "top/beta/disk", "elsewhere/secret", "exported"] {
+    for file in [
+      "top/shared", "top/alpha/disk", "top/beta/disk", "top/2001:db8::7/disk", "elsewhere/secret",
+      "exported",
+    ] {
       try directory.file(file, [UInt8](repeating: 1, count: 4096))
     }
     for (link, target) in [
@@ -36,10 +39,13 @@ struct DeviceDirectoryTests {
   func find(_ searchPath: String, _ name: String, session: String = "alpha") -> String {
     do {
       let path = try SearchPath(ByteString(directory.path(searchPath)))
-      let devices = DeviceDirectory(table: ExportTable([]), searchPath: path)
-      let export = try devices.find(ByteString(name), session: ByteString(session))
+      let devices = DeviceDirectory(table: ExportTable([]), search: .init(path: path))
+      let client = ClientIdentity(
+        address: ClientAddress("tcp:[2001:db8::7]:999"), sessionName: ByteString(session))
+      let export = try devices.find(ByteString(name), for: client)
       return export.path.printable.replacing(directory.path + "/", with: "")
     } catch let refusal as DeviceRefusal {
+      if case .noName(let token) = refusal { return "noName(token: '\(token.printable)')" }
       return "\(refusal)"
     } catch { return "\(error)" }
   }
@@ -69,7 +75,16 @@ struct DeviceDirectoryTests {
     ("top/%SESSNAME%", "secret", "gamma", "outside"),
     ("top/%SESSNAME%", "disk", "..", "outside"),
     ("top/%SESSNAME%", "disk", "alpha/inner", "outside"),
-    ("top/%SESSNAME%", "disk", "", "outside"),
+    ("top/%SESSNAME%", "disk", ".", "outside"),
+    ("top/%SESSNAME%", "disk", "", "noName(token: '%SESSNAME%')"),
+    ("top/%SESSNAME%%SESSNAME%", "disk", ".", "outside"),
+    ("top/%SESSNAME%/inner", "up", "alpha", "outside"),
+    ("top/%SESSNAME%/inner", "../disk", "alpha", "outside"),
+    ("%SESSNAME%/alpha", "disk", "top", "top/alpha/disk"),
+    ("top/%CLIENT%", "disk", "", "top/2001:db8::7/disk"),
+    ("top/%CLIENT%", "disk", "alpha", "top/2001:db8::7/disk"),
+    ("top/%CLIENT%/%SESSNAME%", "disk", "alpha", "notFound"),
+    ("top/%SESSNAME%", "dis\0k", "alpha", "notFound"),
     ("top/%SESSNAME%", "disk", "nobody", "notFound"),
   ]
 
@@ -82,8 +97,8 @@ struct DeviceDirectoryTests {
   func searchPaths() throws {
     #expect(throws: SearchPath.ParseError.notAbsolute("dev")) { try SearchPath("dev") }
     #expect(throws: SearchPath.ParseError.notAbsolute("")) { try SearchPath("") }
-    for text: ByteString in ["/srv/%SESSNAME%/disks", "/srv/%SESSNAME%-x"] {
-      #expect(throws: SearchPath.ParseError.behindToken(text)) { try SearchPath(text) }
+    for text: ByteString in ["/srv/%SESSNAME%/../disks", "/srv/a%CLIENT%/.."] {
+      #expect(throws: SearchPath.ParseError.upwards(text)) { try SearchPath(text) }
     }
   }
 
@@ -94,53 +109,55 @@ struct DeviceDirectoryTests {
     definition.access = .readOnly
     let table = ExportTable([try Export(definition, overlayDirectory: "/var/tmp")])
     let devices = DeviceDirectory(
-      table: table, searchPath: try SearchPath(ByteString(directory.path)))
+      table: table, search: .init(path: try SearchPath(ByteString(directory.path))))
+    let x = ClientIdentity(sessionName: "x")
     for name: ByteString in ["root", "/root", "exported"] {
-      #expect(try devices.find(name, session: "x") === table.exports[0])
+      #expect(try devices.find(name, for: x) === table.exports[0])
     }
     #expect(devices.found.isEmpty)
-    let first = try devices.find("top/shared", session: "x")
-    #expect(try devices.find("/top//shared", session: "y") === first)
+    let first = try devices.find("top/shared", for: x)
+    #expect(try devices.find("/top//shared", for: ClientIdentity()) === first)
     #expect(devices.found.map(\.path) == [ByteString(directory.path("top/shared"))])
   }
 }
 
-@Suite("The right to write")
-struct WriteAccessTests {
-  let access = WriteAccess()
-  let medium = MediumIdentity.other(1)
-
-  /// Who is there already, who asks, whether he is let in. Source of the last two columns without
-  /// `shared`: `rnbd_srv_check_open_perm` in Linux 6.12 `rnbd-srv.c`.
-  static let cases: [(there: [WriteAccess.Claim], asks: WriteAccess.Claim, isGranted: Bool)] = [
-    ([], .shared, true), ([], .exclusive, true), ([], .migration, true),
-    ([.shared], .shared, true), ([.shared], .exclusive, false), ([.shared], .migration, true),
-    ([.exclusive], .shared, false), ([.exclusive], .exclusive, false),
-    ([.exclusive], .migration, true),
-    ([.migration], .exclusive, false), ([.migration], .migration, true),
-    ([.exclusive, .migration], .migration, false),
-    ([.migration, .migration], .migration, false),
-    ([.shared, .migration], .migration, false), ([.shared, .migration], .shared, false),
-    ([.shared, .shared], .migration, true),
-  ]
-
-  @Test("belongs to one at a time, and to two while a machine moves", arguments: cases)
-  func claims(there: [WriteAccess.Claim], asks: WriteAccess.Claim, isGranted: Bool) {
-    let grants = there.map { access.take(medium, $0) }
-    #expect(grants.allSatisfy { $0 != nil })
-    withExtendedLifetime(grants) {
-      #expect((access.take(medium, asks) != nil) == isGranted)
-      #expect(access.take(.other(2), .exclusive) != nil)
+extension DeviceDirectoryTests {
+  @Test("has nothing for clients that it is not for, whatever leads there")
+  func allowed() throws {
+    var definition = ExportDefinition(name: "root", path: ByteString(directory.path("exported")))
+    definition.allow.networks = [try ClientNetwork("192.0.2.0/24")]
+    let table = ExportTable([try Export(definition, overlayDirectory: "/var/tmp")])
+    let devices = DeviceDirectory(
+      table: table, search: .init(path: try SearchPath(ByteString(directory.path))))
+    let inside = ClientIdentity(address: ClientAddress("192.0.2.9"))
+    let outside = ClientIdentity(address: ClientAddress("198.51.100.9"))
+    for name: ByteString in ["root", "/root", "exported"] {
+      #expect(try devices.find(name, for: inside) === table.exports[0])
+      #expect(throws: DeviceRefusal.notFound) { try devices.find(name, for: outside) }
     }
+    #expect(try devices.findExport("", for: inside) === table.exports[0])
+    #expect(throws: DeviceRefusal.notFound) { try devices.findExport("", for: outside) }
+    #expect(devices.exports(for: inside.address).count == 1)
+    #expect(devices.exports(for: outside.address).isEmpty)
+    _ = try devices.find("top/shared", for: outside)
+    var search = DeviceDirectory.Search(path: try SearchPath(ByteString(directory.path)))
+    search.allow.networks = [.unix]
+    devices.replace(search)
+    #expect(throws: DeviceRefusal.notFound) { try devices.find("top/shared", for: outside) }
   }
 
-  @Test("is free again when whoever had it has gone")
-  func givingBack() {
-    for claim in [WriteAccess.Claim.shared, .exclusive, .migration] {
-      var grant = access.take(medium, claim)
-      #expect(grant != nil && access.take(medium, .exclusive) == nil)
-      grant = nil
-      #expect(grant == nil && access.take(medium, .exclusive) != nil)
-    }
+  @Test("opens what it finds as it is told to")
+  func modes() throws {
+    let path = try SearchPath(ByteString(directory.path))
+    let devices = DeviceDirectory(table: ExportTable([]), search: .init(path: path))
+    let first = try devices.find("top/shared", for: ClientIdentity())
+    #expect(first.access == .readWrite)
+    var search = DeviceDirectory.Search(path: path)
+    search.access = .readOnly
+    devices.replace(search)
+    let second = try devices.find("top/shared", for: ClientIdentity())
+    #expect(second.access == .readOnly)
+    #expect(try devices.find("top/shared", for: ClientIdentity()) === second)
+    withExtendedLifetime(first) {}
   }
 }

@@ -108,7 +108,7 @@ struct ConnectionTests {
       let second = try server.connect()
       #expect(try second.receiveToEnd().isEmpty)
       // The first one may tell of itself later: it is answered before it is reported.
-      #expect(server.reported.contains(.refused(client: "test", connectionCountMaximum: 1)))
+      #expect(server.reported.contains(.refused(client: "test", .tooMany(maximum: 1))))
       #expect(try first.ask(Request(command: .flush, cookie: 1)) == .none)
     }
     try server.waitForEnd()

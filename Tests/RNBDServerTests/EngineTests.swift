@@ -97,14 +97,14 @@ struct EngineTests {
     let second = try client("two", session: 2, from: "10.9.0.3")
     let third = try client("three", session: 3, from: "10.9.0.4")
     server.settle(first.isUp && second.isUp && third.isUp)
-    let medium = server.table.exports[0].medium
+    let medium = server.table.exports[0].media[0]
     do {
-      let other = server.access.take(medium, .shared)
+      let other = server.access.take(medium, .exclusive)
       #expect(other != nil)
       #expect(try first.open("disk", .readWrite).error == .notPermitted)
     }
     #expect(try first.open("disk", .readWrite).error == .success)
-    #expect(server.access.take(medium, .shared) == nil)
+    #expect(server.access.take(medium, .exclusive) == nil)
     #expect(try second.open("disk", .readWrite).error == .notPermitted)
     #expect(try second.open("disk", .migration).error == .success)
     #expect(try third.open("disk", .migration).error == .notPermitted)
@@ -115,7 +115,7 @@ struct EngineTests {
       server.transport.events.append(.disconnected(connection: client.io))
     }
     server.settle(server.engine.sessionCount == 1)
-    #expect(server.access.take(medium, .shared) != nil)
+    #expect(server.access.take(medium, .exclusive) != nil)
   }
 }
 

@@ -10,6 +10,7 @@
 #include "clinux_interface.h"
 #include "clinux_keeper.h"
 #include "clinux_nbd.h"
+#include "clinux_operation.h"
 #include "clinux_process.h"
 #include "clinux_server.h"
 #include "clinux_shutdown.h"
