@@ -62,6 +62,9 @@ install: all $(CLIENT) install-hooks
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/sbin|$(PREFIX)/sbin|' systemd/rootlink-keep@.service \
 	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/rootlink-keep@.service
+	sed 's|/usr/sbin|$(PREFIX)/sbin|' systemd/rootlinkd.service \
+	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/rootlinkd.service
+	install -m 644 systemd/rootlinkd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/rootlinkd.socket
 	install -D -m 755 $(CLIENT) $(DESTDIR)$(PREFIX)/sbin/rootlink
 	install -D -m 755 out/rootlinkd $(DESTDIR)$(PREFIX)/sbin/rootlinkd
 	for page in docs/man/*.[1-9]; do \
