@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The manual says what the programs do: compared both ways, so that neither can change alone.
 
+import ConfigurationFile
 import Foundation
 import Testing
 
@@ -125,6 +126,24 @@ struct ManualTests {
     #expect(documented.subtracting(known).isEmpty, "the planner does not read it")
   }
 
+  @Test("of the configuration has every key that is known, in its order, and no other")
+  func configurationKeys() throws {
+    let section =
+      try Self.section("KEYS", of: "rootlinkd.toml.5")
+      + Self.section("BACKENDS", of: "rootlinkd.toml.5")
+    // Behind `.TP` stands what is explained, in bold: one key, or several with commas.
+    var documented: [String] = []
+    for (line, next) in zip(section, section.dropFirst()) where line == ".TP" {
+      documented += next.split(whereSeparator: { " \",".contains($0) }).dropFirst().map(String.init)
+    }
+    let known = ConfigurationKeys.all
+    let isKey = documented.filter { known.contains($0) || $0.contains(".") }
+    let top = documented.filter { ["listen", "control"].contains($0) }
+    #expect(!top.isEmpty)
+    #expect(Set(isKey) == Set(known))
+    #expect(isKey.count == Set(isKey).count, "a key is explained twice")
+  }
+
   @Test("of the design lists the modules of the package, built as the package builds them")
   func modules() throws {
     let package = try String(
@@ -148,7 +167,8 @@ struct ManualTests {
 
   @Test(
     "is parsed by groff without a warning",
-    .enabled(if: hasGroff || mustRunAll, "groff is missing: install groff-base"), arguments: pages)
+    .enabled(if: hasGroff || mustRunAll, "groff is missing: install groff-base"),
+    arguments: pages + ["rootlinkd.toml.5"])
   func parses(page: String) throws {
     let process = Process()
     let pipe = Pipe()
