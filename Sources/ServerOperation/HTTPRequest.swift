@@ -15,11 +15,15 @@ struct HTTPRequestHead {
 
   static let byteCountMaximum = 8192
   private var bytes: [UInt8] = []
+  /// How far the end has been looked for, and what was seen last.
+  private var scannedCount = 0
+  private var isInLine = false
+  private var hasLine = false
 
   /// Nothing may be added after an answer other than `wantsMore`.
   mutating func receive(_ piece: [UInt8]) -> Progress {
     bytes += piece
-    guard let end = Self.end(of: bytes) else {
+    guard let end = findEnd() else {
       return bytes.count > Self.byteCountMaximum ? .refused(.headTooLong) : .wantsMore
     }
     guard end <= Self.byteCountMaximum else { return .refused(.headTooLong) }
@@ -38,13 +42,13 @@ struct HTTPRequestHead {
   }
 
   /// Behind the blank line that ends the head; line ends may lack their carriage return.
-  private static func end(of bytes: [UInt8]) -> Int? {
-    var isInLine = false
-    var hasLine = false
-    for (index, byte) in bytes.enumerated() {
+  private mutating func findEnd() -> Int? {
+    while scannedCount < bytes.count {
+      let byte = bytes[scannedCount]
+      scannedCount += 1
       switch byte {
       case 0x0a:
-        if !isInLine, hasLine { return index + 1 }
+        if !isInLine, hasLine { return scannedCount }
         isInLine = false
       case 0x0d: break
       default: (isInLine, hasLine) = (true, true)
