@@ -185,7 +185,7 @@ let testTargets: [Target] = [
   tests("NBDProtocolTests", ["NBDProtocol", "WireFormat"]),
   tests("RTRSProtocolTests", ["RTRSProtocol", "WireFormat"]),
   tests("RNBDProtocolTests", ["RNBDProtocol", "WireFormat"]),
-  tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"]),
+  tests("BlockBackendsTests", ["BlockBackends", "LinuxSystem", "WireFormat"], isHot: true),
   tests("BlockServerTests", ["BlockServer", "BlockBackends", "LinuxSystem", "WireFormat"]),
   tests("ConfigurationFileTests", ["ConfigurationFile", "BlockServer", "WireFormat"]),
   tests(

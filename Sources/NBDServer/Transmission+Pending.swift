@@ -112,10 +112,20 @@ extension Transmission {
     }
   }
 
-  /// Waits until the disk is done with something or the client has sent something, which is taken.
+  /// Waits until the disk is done with something or the client has sent something, which is taken, or
+  /// has ended its stream.
   mutating func waitForPending(takesRequests: Bool) throws(SessionEnding) {
     let takesRequests = takesRequests && pending?.hasRoom == true
-    if takesRequests, try receive(waits: false) { return }
+    if takesRequests {
+      do {
+        if try receive(waits: false) { return }
+      } catch {
+        guard error == .closedByClient || error == .vanished(nil) else { throw error }
+        // The client sends nothing more, but may still listen: what it asked for is answered first.
+        ending = error
+        return
+      }
+    }
     do {
       try pending?.wait(orFor: takesRequests ? socket : nil)
     } catch {
