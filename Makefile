@@ -6,6 +6,7 @@
 # make test-faults  faults of every kind, long ones too, and what they cost
 # make test-boots  a Debian boots in every way, those too that make test leaves out
 # make test-rdma  RNBD beside Linux's own, in guests with soft-RoCE; logs stay in out/logs/rdma
+# make bench      rootlinkd beside nbd-server, nbdkit, qemu-nbd and a bare responder: out/bench
 # make bench-rdma rootlinkd beside Linux's rnbd-server
 # make bench-boot ours beside Debian's nbd-client hook
 # make bench-ublk a ublk device beside the kernel's nbd driver
@@ -105,6 +106,10 @@ demo: deps all
 bench-boot: deps all
 	Benchmarks/boot/bench-boot.sh
 
+# Takes about an hour; BENCH=--quick a minute. Options: Benchmarks/server/bench.py --help.
+bench: deps out/rootlinkd
+	Benchmarks/server/bench.py $(BENCH)
+
 bench-rdma: deps all
 	Benchmarks/rdma/bench-rdma.sh
 
@@ -114,6 +119,6 @@ bench-ublk: deps all
 clean:
 	rm -rf out .build .build-embedded .build-embedded-rdma .build-release "$(ROOTLINK_CACHE)"
 
-.PHONY: all rdma tests demo test-faults test-boots test-rdma bench-boot bench-rdma bench-ublk deps install install-hooks lint test \
-  clean FORCE
+.PHONY: all rdma tests demo test-faults test-boots test-rdma bench bench-boot bench-rdma bench-ublk deps install \
+  install-hooks lint test clean FORCE
 FORCE:
