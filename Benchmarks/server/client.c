@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The client's half of the handshake, with blocking calls. Simple replies: what Linux's driver uses.
+// The client's half of the handshake, with blocking calls. Simple replies: what Linux's driver
+// uses.
 
 #define _GNU_SOURCE
 #include "client.h"

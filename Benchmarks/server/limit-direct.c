@@ -4,8 +4,8 @@
 // call.
 //
 // Each of SLOTS requests has a buffer of REQUEST_MAXIMUM bytes, of which only what requests need is
-// ever touched. Nothing is received while all slots are taken or a write's data is incomplete in
-// the buffer; then the rest of it is received into the slot.
+// ever touched. Nothing is received while all slots are taken. Of a write whose data are not all
+// there yet, the rest is received into the slot at once.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -41,8 +41,7 @@ struct direct {
 // Starts what is asked for in the buffer. False when the client is gone.
 static bool start(struct direct *direct) {
   size_t looked = 0;
-  bool more = true;
-  while (more && direct->free_count > 0 && direct->have - looked >= REQUEST_BYTES) {
+  while (direct->free_count > 0 && direct->have - looked >= REQUEST_BYTES) {
     const uint8_t *request = direct->buffer + looked;
     unsigned command = get16(request + 6), number = direct->free_slots[--direct->free_count];
     uint64_t offset = get64(request + 16);
@@ -54,7 +53,6 @@ static bool start(struct direct *direct) {
     direct->slots[number].is_write = command != CMD_READ;
     if (command == CMD_DISC) return false;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&direct->ring);
-    io_uring_sqe_set_data64(sqe, number);
     if (command == CMD_READ) {
       io_uring_prep_read(sqe, limit_file, memory, length, offset);
     } else if (command == CMD_WRITE) {
@@ -62,7 +60,6 @@ static bool start(struct direct *direct) {
       memcpy(memory, direct->buffer + looked, here);
       looked += here;
       if (!receive_all(direct->fd, memory + here, length - here)) return false;
-      more = here == length;
       io_uring_prep_write(sqe, limit_file, memory, length, offset);
     } else {
       io_uring_prep_fsync(sqe, limit_file, IORING_FSYNC_DATASYNC);
@@ -87,17 +84,7 @@ static bool reply(struct direct *direct) {
       direct->pieces[count++] = (struct iovec){
           direct->memory + (size_t)number * REQUEST_MAXIMUM, direct->slots[number].length};
   }
-  for (struct iovec *piece = direct->pieces, *end = piece + count; piece < end;) {
-    struct msghdr message = {.msg_iov = piece, .msg_iovlen = (size_t)(end - piece)};
-    ssize_t sent = sendmsg(direct->fd, &message, MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0) return false;
-    size_t left = (size_t)sent;
-    for (; piece < end && left >= piece->iov_len; piece++) left -= piece->iov_len;
-    if (left == 0) continue;
-    piece->iov_base = (uint8_t *)piece->iov_base + left;
-    piece->iov_len -= left;
-  }
+  if (!limit_send(direct->fd, direct->pieces, count, 0)) return false;
   for (unsigned i = 0; i < direct->finished_count; i++)
     direct->free_slots[direct->free_count++] = direct->finished[i];
   direct->finished_count = 0;

@@ -59,10 +59,8 @@ struct outbox {
   unsigned piece_count, reply_count;
 };
 
-static bool send_out(int fd, struct outbox *outbox, int flags) {
-  struct iovec *piece = outbox->pieces, *end = piece + outbox->piece_count;
-  outbox->piece_count = outbox->reply_count = 0;
-  while (piece < end) {
+bool limit_send(int fd, struct iovec *piece, size_t count, int flags) {
+  for (struct iovec *end = piece + count; piece < end;) {
     struct msghdr message = {.msg_iov = piece, .msg_iovlen = (size_t)(end - piece)};
     ssize_t sent = sendmsg(fd, &message, flags | MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
@@ -74,6 +72,12 @@ static bool send_out(int fd, struct outbox *outbox, int flags) {
     piece->iov_len -= left;
   }
   return true;
+}
+
+static bool send_out(int fd, struct outbox *outbox, int flags) {
+  size_t count = outbox->piece_count;
+  outbox->piece_count = outbox->reply_count = 0;
+  return limit_send(fd, outbox->pieces, count, flags);
 }
 
 static void add_reply(struct outbox *outbox, uint64_t cookie, const uint8_t *data, size_t length) {
@@ -254,7 +258,8 @@ static void *serve_ready(void *argument) {
       connection->fd = fd;
       connection->buffer = malloc(LIMIT_BUFFER_BYTES);
       event = (struct epoll_event){.events = EPOLLIN, .data.ptr = connection};
-      if (connection->buffer && limit_handshake(fd) && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0)
+      if (connection->buffer && limit_handshake(fd) &&
+          epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0)
         continue;
       close(fd);
       free(connection->buffer);
@@ -286,8 +291,8 @@ int main(int argument_count, char **arguments) {
   }
   struct address address;
   if (argument_count - optind != 2 || !parse_address(arguments[optind], &address)) {
-    fputs("Usage: limit [--threads=N] [--sendfile-from=BYTES] [--direct] unix:PATH|tcp:ADDRESS:PORT FILE\n",
-          stderr);
+    fputs("Usage: limit [--threads=N] [--sendfile-from=BYTES] [--direct]\n"
+          "             unix:PATH|tcp:ADDRESS:PORT FILE\n", stderr);
     return 2;
   }
   const char *path = arguments[optind + 1];

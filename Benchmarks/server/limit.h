@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the two ways of the bare responder to a medium have in common: the handshake.
+// What the two ways of the bare responder to a medium have in common.
 
 #ifndef BENCH_LIMIT_H
 #define BENCH_LIMIT_H
@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 enum {
   LIMIT_BUFFER_BYTES = 256 << 10,
@@ -16,7 +17,10 @@ enum {
 extern int limit_file;
 extern uint64_t limit_file_bytes;
 
-// Sends the greeting and sees the client through its handshake. False when it leaves before the end.
+// Sends all pieces, which it changes. False when the client is gone.
+bool limit_send(int socket, struct iovec *pieces, size_t count, int flags);
+
+// Sees the client through its handshake. False when it leaves before the end.
 bool limit_handshake(int socket);
 
 // Serves one client past the page cache, until it leaves.

@@ -14,11 +14,9 @@
 
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,26 +28,13 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "job.h"
 #include "usage.h"
 #include "wire.h"
 
 enum {
-  DEPTH_MAXIMUM = 256,
   RECEIVE_BYTES = 256 << 10,  // Stays in the cache of a processor.
   BUCKETS = 64 * 32,
-};
-
-enum kind { KIND_DATA, KIND_HANDSHAKE, KIND_IDLE };
-
-struct job {
-  enum kind kind;
-  const char *text;
-  bool random;
-  unsigned write_percent;
-  uint32_t block;
-  unsigned depth, connections, threads;
-  uint64_t span;   // Only this much from the start on; 0: all.
-  uint64_t count;  // Handshakes until the end; 0: until the time is up.
 };
 
 struct slot {
@@ -94,21 +79,6 @@ static uint64_t now_ns(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
-__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  fputs("load: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
-  va_end(arguments);
-  exit(1);
-}
-
-static void *need(void *memory) {
-  if (!memory) fail("out of memory");
-  return memory;
 }
 
 // Buckets of latencies: 32 to each power of two, so that a value is known to 3 %.
@@ -181,7 +151,8 @@ static bool has_unsent(const struct connection *connection) {
 // Sends as much as the socket takes now.
 static void send_requests(struct worker *worker, struct connection *connection) {
   if (!has_unsent(connection)) {
-    if (connection->free_count == 0 || atomic_load_explicit(&stopping, memory_order_relaxed)) return;
+    if (connection->free_count == 0) return;
+    if (atomic_load_explicit(&stopping, memory_order_relaxed)) return;
     compose(worker, connection);
   }
   while (has_unsent(connection)) {
@@ -318,15 +289,6 @@ static void run_many(struct worker *worker, uint8_t *buffer) {
   close(set);
 }
 
-static void disconnect(int fd) {
-  uint8_t request[REQUEST_BYTES], rest[64];
-  put_request(request, CMD_DISC, 0, 0, 0);
-  // What the server did with it shows in its closing the connection.
-  if (send_all(fd, request, sizeof request))
-    while (recv(fd, rest, sizeof rest, 0) > 0) continue;
-  close(fd);
-}
-
 static void run_handshakes(struct worker *worker) {
   const struct job *job = worker->job;
   uint64_t share = job->count / job->threads, made = 0;
@@ -382,75 +344,6 @@ static void *work(void *argument) {
   atomic_fetch_add(&finished_workers, 1);
   free(buffer);
   return NULL;
-}
-
-// MARK: The command line
-
-static uint64_t number(const char *text, const char *what, uint64_t maximum) {
-  char *end;
-  errno = 0;
-  unsigned long long value = strtoull(text, &end, 10);
-  if (errno || *end || end == text || value > maximum) fail("%s: a number is expected", what);
-  return value;
-}
-
-static void parse_job(char *text, struct job *job) {
-  *job = (struct job){.block = 4096, .depth = 1, .connections = 1, .threads = 1};
-  job->text = need(strdup(text));
-  for (char *word; (word = strsep(&text, ","));) {
-    char *value = strchr(word, '=');
-    if (value) *value++ = 0;
-    if (!strcmp(word, "read")) job->write_percent = 0;
-    else if (!strcmp(word, "write")) job->write_percent = 100;
-    else if (!strcmp(word, "handshake")) job->kind = KIND_HANDSHAKE;
-    else if (!strcmp(word, "idle")) job->kind = KIND_IDLE;
-    else if (!strcmp(word, "random")) job->random = true;
-    else if (!strcmp(word, "sequential")) job->random = false;
-    else if (!value) fail("job '%s': unknown word '%s'", job->text, word);
-    else if (!strcmp(word, "writes")) job->write_percent = (unsigned)number(value, word, 100);
-    else if (!strcmp(word, "block")) job->block = (uint32_t)number(value, word, REQUEST_MAXIMUM);
-    else if (!strcmp(word, "depth")) job->depth = (unsigned)number(value, word, DEPTH_MAXIMUM);
-    else if (!strcmp(word, "connections")) job->connections = (unsigned)number(value, word, 20000);
-    else if (!strcmp(word, "threads")) job->threads = (unsigned)number(value, word, 64);
-    else if (!strcmp(word, "span")) job->span = number(value, word, INT64_MAX);
-    else if (!strcmp(word, "count")) job->count = number(value, word, INT64_MAX);
-    else fail("job '%s': unknown setting '%s'", job->text, word);
-  }
-  if (!job->block || !job->depth || !job->connections || !job->threads)
-    fail("job '%s': nothing to do", job->text);
-  if (job->threads > job->connections && job->kind != KIND_HANDSHAKE)
-    job->threads = job->connections;
-}
-
-static int fill_server(uint64_t byte_count) {
-  uint8_t request[REQUEST_BYTES], reply[REPLY_BYTES];
-  uint64_t size;
-  const char *why;
-  int fd = enter_export(&server, export_name, 0, &size, &why);
-  if (fd < 0) fail("%s", why);
-  for (uint64_t offset = 0; offset < byte_count && offset < size;) {
-    uint64_t left = (byte_count < size ? byte_count : size) - offset;
-    uint32_t part = left < REQUEST_MAXIMUM ? (uint32_t)left : REQUEST_MAXIMUM;
-    put_request(request, CMD_WRITE, 0, offset, part);
-    if (!send_all(fd, request, sizeof request) || !send_all(fd, pattern_at(pattern, offset), part) ||
-        !receive_all(fd, reply, sizeof reply) || get32(reply) != REPLY_MAGIC || get32(reply + 4))
-      fail("the server did not take the pattern");
-    offset += part;
-  }
-  disconnect(fd);
-  return 0;
-}
-
-static int fill_file(const char *path, uint64_t byte_count) {
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) fail("%s: %s", path, strerror(errno));
-  for (uint64_t offset = 0; offset < byte_count;) {
-    size_t part = byte_count - offset < REQUEST_MAXIMUM ? byte_count - offset : REQUEST_MAXIMUM;
-    ssize_t written = write(fd, pattern_at(pattern, offset), part);
-    if (written <= 0) fail("%s: %s", path, strerror(errno));
-    offset += (uint64_t)written;
-  }
-  return close(fd) == 0 ? 0 : 1;
 }
 
 // MARK: The figures
@@ -522,9 +415,9 @@ int main(int argument_count, char **arguments) {
     if (option == 's') seconds = atof(optarg);
     else if (option == 'w') warm_up = atof(optarg);
     else if (option == 'e') export_name = optarg;
-    else if (option == 'p') watched = (pid_t)number(optarg, "--server", INT32_MAX);
+    else if (option == 'p') watched = (pid_t)parse_number(optarg, "--server", INT32_MAX);
     else if (option == 'v') verify = true;
-    else if (option == 'r') seed = number(optarg, "--seed", UINT64_MAX);
+    else if (option == 'r') seed = parse_number(optarg, "--seed", UINT64_MAX);
     else if (option == 'f') filling = true;
     else usage_text();
   }
@@ -534,8 +427,9 @@ int main(int argument_count, char **arguments) {
   pattern = need(pattern_table());
   bool is_address = parse_address(arguments[0], &server);
   if (filling) {
-    uint64_t byte_count = number(arguments[1], "--fill", INT64_MAX);
-    return is_address ? fill_server(byte_count) : fill_file(arguments[0], byte_count);
+    uint64_t byte_count = parse_number(arguments[1], "--fill", INT64_MAX);
+    return is_address ? fill_export(&server, export_name, byte_count, pattern)
+                      : fill_file(arguments[0], byte_count, pattern);
   }
   if (!is_address) usage_text();
 
@@ -564,7 +458,8 @@ int main(int argument_count, char **arguments) {
       worker->job = job;
       worker->first = job->kind == KIND_HANDSHAKE ? j * 16 : all * j / job->threads;
       worker->connection_count = all * (j + 1) / job->threads - all * j / job->threads;
-      worker->random_state = (seed + (uint64_t)(worker - workers)) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+      worker->random_state = seed + (uint64_t)(worker - workers);
+      worker->random_state = worker->random_state * UINT64_C(0x9e3779b97f4a7c15) | 1;
       worker->connections = need(calloc(worker->connection_count + 1, sizeof(struct connection)));
       if (pthread_create(&worker->thread, NULL, work, worker) != 0) fail("pthread_create");
     }
@@ -594,7 +489,8 @@ int main(int argument_count, char **arguments) {
   if (watched) usage_of(watched, &after);
   if (after.anon_bytes > peak) peak = after.anon_bytes;
   atomic_store(&stopping, true);
-  for (worker = workers; worker < workers + worker_count; worker++) pthread_join(worker->thread, NULL);
+  for (worker = workers; worker < workers + worker_count; worker++)
+    pthread_join(worker->thread, NULL);
   for (worker = workers; worker < workers + worker_count; worker++)
     for (unsigned i = 0; i < worker->connection_count; i++) disconnect(worker->connections[i].fd);
 

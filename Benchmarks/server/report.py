@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runs come to: medians, ratios to the best peer and to the limit, as text, tables, a plot."""
+"""What the runs come to: medians and their ratios, as text, as tables, as a plot."""
 
 import os
 import platform
@@ -181,6 +181,15 @@ def time_table(lines):
                   "p99 ours / peer", "fairness", "peer's", "MiB", "peer's", "instructions"], rows)
 
 
+def beside(lines):
+    """What else was done meanwhile, where a workload has more jobs than the one that counts."""
+    return "".join(
+        f"\n{line.workload.title}: the others had {number(line.get('ours', 'beside'))} requests a "
+        f"second from rootlinkd, {number(line.get('peer', 'beside'))} from the best peer, "
+        f"{number(line.get('limit', 'beside'))} from the limit.\n"
+        for line in lines if len(line.workload.jobs) > 1)
+
+
 def memory_table(lines, summary):
     """Figures that are about memory: every server's, since the best peer may be another in each."""
     rows = []
@@ -234,7 +243,7 @@ def write(runs, workloads, options, took):
             if some:
                 name = {"unix": "Unix socket", "tcp": "TCP over loopback"}[socket]
                 text += f"\n## {TITLES[medium]}, {name}\n\n" + speed_table(some)
-                text += "\n" + time_table(some)
+                text += "\n" + time_table(some) + beside(some)
     some = [line for line in lines if line.workload.once]
     if some:
         text += "\n## Memory\n\n" + memory_table(some, summary)

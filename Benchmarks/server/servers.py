@@ -22,8 +22,8 @@ class Failure(Exception):
 
 
 class Setting:
-    """One way of running one server. `command` gets the medium's path, the socket ("unix" or "tcp"),
-    its place (a path, or a port) and a directory of its own, and returns the words to run."""
+    """One way of running one server. `command` gets the medium's path, the socket ("unix" or
+    "tcp"), its place (a path, or a port) and a directory of its own, and returns the words."""
 
     def __init__(self, server, name, command, media=("tmpfs", "disk"), filled=False, daemon=False):
         self.server, self.name, self.command, self.media = server, name, command, media
