@@ -131,6 +131,11 @@ class Bench:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def spread(self, job):
+        """Jobs over several connections may have several threads."""
+        many = "connections=" in job and not job.startswith("idle")
+        return f"{job},threads={self.options.threads}" if many else job
+
     def measure(self, setting, workload, medium, kind, seed):
         """One run; a dictionary of figures, or of what failed."""
         path = self.make_medium(medium)
@@ -152,7 +157,7 @@ class Bench:
             words = [load, f"--seconds={self.options.seconds}", f"--server={server.pid}",
                      f"--warm-up={min(0.2, self.options.seconds / 4)}", f"--export={name}",
                      f"--seed={seed}", *(["--verify"] if self.options.verify else []),
-                     server.address, *workload.jobs]
+                     server.address, *[self.spread(job) for job in workload.jobs]]
             done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
             if done.returncode != 0:
                 alive = "" if server.is_alive() else "; the server is gone: " + server.said()
@@ -231,6 +236,8 @@ def parse_arguments():
     parser.add_argument("--settings", default="", help="only settings with this in their name")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each run")
+    parser.add_argument("--threads", type=int, default=1, help="of the generator, for loads over "
+                        "several connections")
     parser.add_argument("--size", type=int, default=1 << 30, help="of the medium, in bytes")
     parser.add_argument("--quick", action="store_true", help="a look at whether all works: one "
                         "short round of a few workloads over a small file")
