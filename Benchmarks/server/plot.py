@@ -59,7 +59,9 @@ def svg(lines):
         return ('<svg xmlns="http://www.w3.org/2000/svg" width="400" height="40">'
                 + text(10, 25, "Nothing was compared with anything.") + "</svg>\n")
     most = max(line.ratio("peer") for group in groups.values() for line in group)
-    end = max(1.5, math.ceil(most * 2 + 0.2) / 2)
+    goals = [line.workload.goals[line.medium].get("peer", 0) for group in groups.values()
+             for line in group]
+    end = math.ceil(max(most + 0.1, *goals, 1) * 2 + 0.1) / 2
     step = next(one for one in (0.5, 1, 2, 5, 10, 20, 50, 1e9) if end / one <= 8)
     bottom = TOP + ROW * len(groups)
     width, height = LEFT + 2 * PANEL + 2 * GAP + 20, bottom + 60

@@ -204,9 +204,8 @@ def memory_table(lines, summary):
                         goal = f"{what} ≤ {limit >> 20} MiB: " + (
                             "met" if line.verdict(what) else "**not met**")
             rows.append([f"{line.workload.title}, {line.socket}", f"{server} ({setting})",
-                         mebibytes(row["memory"]), mebibytes(row["growth"]), number(row["rate"]),
-                         goal])
-    return table(["workload", "server", "MiB at most", "MiB grown", "a second", "goal"], rows)
+                         mebibytes(row["memory"]), f"{row['growth'] / 1024:,.0f}", goal])
+    return table(["workload", "server", "MiB at most", "KiB grown", "goal"], rows)
 
 
 def machine():
