@@ -26,10 +26,11 @@ class Workload:
     shall reach; see docs/benchmarks.md. `by`: what decides which setting is a server's best."""
 
     def __init__(self, name, title, *jobs, goals=None, disk_goals=None, by="rate", media=("tmpfs",),
-                 once=False, first=None):
+                 once=False, first=None, steps=False):
         self.name, self.title, self.jobs, self.by, self.media = name, title, jobs, by, media
         self.goals = {"tmpfs": goals or {}, "disk": disk_goals or {}, "overlay": goals or {}}
         self.once = once    # Needs no rounds: a figure about memory.
+        self.steps = steps  # Instructions can be counted one by one: not too many a request.
         self.first = first  # A job that fills pools and caches, and is not looked at.
 
 
@@ -44,17 +45,17 @@ def large(peer):
 STORM = "connections=200,depth=4,block=131072,span=67108864"
 WORKLOADS = [
     Workload("read-4k-q1", "4 KiB random read, QD 1", "read,random,block=4096",
-             goals={"peer": 1.0, "cpu": 0.8, "limit": 0.5}, disk_goals={"peer": 1.0}, media=BOTH),
+             goals={"peer": 1.0, "cpu": 0.8, "limit": 0.5}, disk_goals={"peer": 1.0}, media=BOTH, steps=True),
     Workload("read-4k-q32", "4 KiB random read, QD 32", "read,random,block=4096,depth=32",
-             goals=SMALL, disk_goals={"peer": 1.3}, media=BOTH),
+             goals=SMALL, disk_goals={"peer": 1.3}, media=BOTH, steps=True),
     Workload("read-4k-4xq32", "4 KiB random read, 4 × QD 32",
              "read,random,block=4096,depth=32,connections=4",
-             goals=SMALL, disk_goals={"peer": 1.3}, media=BOTH),
+             goals=SMALL, disk_goals={"peer": 1.3}, media=BOTH, steps=True),
     Workload("write-4k-q32", "4 KiB random write, QD 32", "write,random,block=4096,depth=32",
-             goals=SMALL, disk_goals={"peer": 1.0}, media=BOTH),
+             goals=SMALL, disk_goals={"peer": 1.0}, media=BOTH, steps=True),
     Workload("write-4k-4xq32", "4 KiB random write, 4 × QD 32",
              "write,random,block=4096,depth=32,connections=4",
-             goals=SMALL, disk_goals={"peer": 1.0}, media=BOTH),
+             goals=SMALL, disk_goals={"peer": 1.0}, media=BOTH, steps=True),
     Workload("read-128k-q16", "128 KiB random read, QD 16", "read,random,block=131072,depth=16",
              goals=large(1.3), disk_goals={"peer": 1.0}, media=BOTH),
     Workload("read-1m-q8", "1 MiB sequential read, QD 8", "read,sequential,block=1048576,depth=8",
@@ -84,7 +85,7 @@ def build(directory):
     """Compiles the generator and the responder when their sources are newer."""
     os.makedirs(directory, exist_ok=True)
     programs = {
-        "load": ["load.c", "job.c", "client.c", "usage.c", "pattern.c"],
+        "load": ["load.c", "job.c", "client.c", "usage.c", "steps.c", "pattern.c"],
         "limit": ["limit.c", "limit-direct.c", "client.c", "-luring"],
     }
     for name, words in programs.items():
@@ -136,7 +137,7 @@ class Bench:
         many = "connections=" in job and not job.startswith("idle")
         return f"{job},threads={self.options.threads}" if many else job
 
-    def measure(self, setting, workload, medium, kind, seed):
+    def measure(self, setting, workload, medium, kind, seed, stepping=False):
         """One run; a dictionary of figures, or of what failed."""
         path = self.make_medium(medium)
         if medium == "disk":
@@ -156,7 +157,7 @@ class Bench:
                                check=True, capture_output=True, timeout=300)
             words = [load, f"--seconds={self.options.seconds}", f"--server={server.pid}",
                      f"--warm-up={min(0.2, self.options.seconds / 4)}", f"--export={name}",
-                     f"--seed={seed}", *(["--verify"] if self.options.verify else []),
+                     *(["--steps", "--seconds=10"] if stepping else []), f"--seed={seed}", *(["--verify"] if self.options.verify else []),
                      server.address, *[self.spread(job) for job in workload.jobs]]
             done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
             if done.returncode != 0:
@@ -186,6 +187,29 @@ class Bench:
                 report.say(result, sys.stderr)
             if number == 0 and not self.options.all:
                 candidates = self.survivors(workload, medium, kind, candidates)
+        if self.options.steps and workload.steps:
+            self.count_instructions(workload, medium, kind, candidates)
+
+    def count_instructions(self, workload, medium, kind, candidates):
+        """Of each server's best setting, where the processor does not count them."""
+        rows = report.medians(self.runs).get((medium, kind, workload.name), {})
+        best = {}
+        for who, row in rows.items():
+            if row["instructions"] is None and row["rounds"] == self.options.rounds:
+                old = best.get(who[0])
+                if not old or report.score(row, workload.by) > report.score(rows[old], workload.by):
+                    best[who[0]] = who
+        for setting in candidates:
+            if (setting.server, setting.name) not in best.values():
+                continue
+            result = self.measure(setting, workload, medium, kind, 1, stepping=True)
+            for run in self.runs:
+                if (run["medium"], run["socket"], run["workload"], run["server"], run["setting"]
+                        ) == (medium, kind, workload.name, setting.server, setting.name):
+                    run["instructions"] = result.get("instructions")
+            print(f"{medium} {kind} {workload.name} {setting.server} ({setting.name}): "
+                  f"{report.number(result.get('instructions'))} instructions a request "
+                  f"{result.get('failed', '')}", file=sys.stderr, flush=True)
 
     def survivors(self, workload, medium, kind, candidates):
         """After the first round, of each server only the settings that may be its best."""
@@ -213,6 +237,7 @@ def figures(output):
                      if job["most_of_a_client"] else None),
         "cpu": server["cpu_us"] / done if done else None,
         "instructions": instructions / done if instructions is not None and done else None,
+        "counter": instructions is not None,
         "memory": server["anon_peak"], "growth": server["anon_after"] - server["anon_at_rest"],
         "processes": server["processes"],
         "generator_cpu": output["generator_cpu_us"] / done if done else None,
@@ -246,6 +271,8 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="a look at whether all works: one "
                         "short round of a few workloads over a small file")
     parser.add_argument("--all", action="store_true", help="all settings in all rounds")
+    parser.add_argument("--no-steps", dest="steps", action="store_false", help="count no "
+                        "instructions one by one, where the processor does not count them")
     parser.add_argument("--verify", action="store_true", help="compare what is read with what "
                         "should be there (the generator then costs more)")
     parser.add_argument("--rootlinkd", default=f"{TOP}/out/rootlinkd")
@@ -256,6 +283,7 @@ def parse_arguments():
                         "(default: bin below the directory of --out)")
     options = parser.parse_args()
     if options.quick:
+        options.steps = False
         options.rounds, options.seconds = 1, min(options.seconds, 0.2)
         options.size = min(options.size, 64 << 20)
         options.workloads = options.workloads or ",".join(QUICK)

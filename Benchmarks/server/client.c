@@ -17,7 +17,7 @@
 
 #include "wire.h"
 
-enum { PATIENCE_SECONDS = 20 };
+enum { PATIENCE_SECONDS = 60 };
 
 bool parse_address(const char *text, struct address *address) {
   memset(address, 0, sizeof *address);

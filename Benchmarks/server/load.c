@@ -68,7 +68,8 @@ struct worker {
 
 static struct address server;
 static const char *export_name = "";
-static bool verify;
+static bool verify, stepping;
+static atomic_ullong stepped_count;  // Requests that ended while stepping.
 static uint64_t seed = 1, export_bytes;
 static const uint8_t *pattern;
 static pthread_barrier_t all_connected;
@@ -99,6 +100,7 @@ static void count(struct worker *worker, struct connection *connection, uint64_t
   worker->buckets[bucket_of(ns)]++;
   if (ns > worker->longest_ns) worker->longest_ns = ns;
   if (connection) connection->done_count++;
+  if (stepping) atomic_fetch_add_explicit(&stepped_count, 1, memory_order_relaxed);
 }
 
 // MARK: One connection
@@ -250,7 +252,7 @@ static void run_one(struct worker *worker, uint8_t *buffer) {
       continue;
     }
     struct pollfd waiting = {.fd = connection->fd, .events = POLLIN | POLLOUT};
-    if (poll(&waiting, 1, 20000) == 0) fail("no answer");
+    if (poll(&waiting, 1, 60000) == 0) fail("no answer");
     if (waiting.revents & ~POLLOUT) receive(worker, connection, buffer, MSG_DONTWAIT);
   }
 }
@@ -270,7 +272,7 @@ static void run_many(struct worker *worker, uint8_t *buffer) {
   }
   while (busy > 0) {
     struct epoll_event events[64];
-    int ready = epoll_wait(set, events, 64, 20000);
+    int ready = epoll_wait(set, events, 64, 60000);
     if (ready == 0) fail("no answer");
     for (int i = 0; i < ready; i++) {
       struct connection *connection = &worker->connections[events[i].data.u32];
@@ -387,6 +389,8 @@ static void usage_text(void) {
         "  --warm-up=S      how long before that (default 0.1)\n"
         "  --export=NAME    default: the default export\n"
         "  --server=PID     also say what this process and its children cost\n"
+        "  --steps          count its instructions one by one, and measure nothing else, until\n"
+        "                   the first job's queue has been answered 16 times or the time is up\n"
         "  --verify         compare what is read with the pattern\n"
         "  --seed=N         of the random offsets (default 1)\n"
         "JOB: read|write|handshake|idle, then of random, sequential, block=BYTES, depth=N,\n"
@@ -409,7 +413,8 @@ int main(int argument_count, char **arguments) {
       {"seconds", required_argument, NULL, 's'}, {"warm-up", required_argument, NULL, 'w'},
       {"export", required_argument, NULL, 'e'},  {"server", required_argument, NULL, 'p'},
       {"verify", no_argument, NULL, 'v'},        {"seed", required_argument, NULL, 'r'},
-      {"fill", no_argument, NULL, 'f'},          {NULL, 0, NULL, 0},
+      {"fill", no_argument, NULL, 'f'},          {"steps", no_argument, NULL, 't'},
+      {NULL, 0, NULL, 0},
   };
   for (int option; (option = getopt_long(argument_count, arguments, "", options, NULL)) != -1;) {
     if (option == 's') seconds = atof(optarg);
@@ -419,6 +424,7 @@ int main(int argument_count, char **arguments) {
     else if (option == 'v') verify = true;
     else if (option == 'r') seed = parse_number(optarg, "--seed", UINT64_MAX);
     else if (option == 'f') filling = true;
+    else if (option == 't') stepping = true;
     else usage_text();
   }
   arguments += optind;
@@ -469,20 +475,25 @@ int main(int argument_count, char **arguments) {
     pthread_barrier_wait(&all_connected);
     pause_for(warm_up);
   }
-  bool counting = watched && instructions_start(watched);
+  bool counting = watched && !stepping && instructions_start(watched);
+  if (stepping && !(watched && steps_attach(watched))) fail("--steps cannot be had here");
   uint64_t instructions = 0, peak = 0;
   if (watched) usage_of(watched, &before);
   double own_cpu = own_cpu_us();
   uint64_t started = now_ns(), end = started + (uint64_t)(seconds * 1e9), now;
   atomic_store(&measuring, true);
+  if (stepping) steps_count(true);
   if (!timed) pthread_barrier_wait(&all_connected);
   while ((now = now_ns(), timed ? now < end : atomic_load(&finished_workers) < worker_count)) {
     double rest = timed ? (double)(end - now) / 1e9 : 0.1;
     pause_for(rest < 0.1 ? rest : 0.1);
     uint64_t memory = watched ? usage_anon_quick() : 0;
     if (memory > peak) peak = memory;
+    if (stepping && atomic_load(&stepped_count) >= 16 * (uint64_t)jobs->depth * jobs->connections)
+      break;
   }
   atomic_store(&measuring, false);
+  if (stepping) instructions = steps_detach();
   double took = (double)(now_ns() - started) / 1e9;
   own_cpu = own_cpu_us() - own_cpu;
   if (counting) instructions = instructions_stop();
@@ -506,7 +517,7 @@ int main(int argument_count, char **arguments) {
            "\"anon_after\":%llu,\"processes\":%u,\"instructions\":",
            (double)(after.cpu_ns - before.cpu_ns) / 1000, (unsigned long long)at_rest.anon_bytes,
            (unsigned long long)peak, (unsigned long long)ended.anon_bytes, after.processes);
-    if (counting) printf("%llu}", (unsigned long long)instructions);
+    if (counting || atomic_load(&stepped_count) > 0) printf("%llu}", (unsigned long long)instructions);
     else printf("null}");
   }
   puts("}");

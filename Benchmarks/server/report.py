@@ -176,9 +176,11 @@ def time_table(lines):
             number(line.get("peer", "p99")), number(line.get("limit", "p99")),
             line.ratio_text("p99"), number(line.get("ours", "fairness")),
             number(line.get("peer", "fairness")), mebibytes(line.get("ours", "memory")),
-            mebibytes(line.get("peer", "memory")), number(line.get("ours", "instructions"))])
+            mebibytes(line.get("peer", "memory")), number(line.get("ours", "instructions")),
+            number(line.get("peer", "instructions")), number(line.get("limit", "instructions"))])
     return table(["workload", "p50 µs", "peer's", "limit's", "p99 µs", "peer's", "limit's",
-                  "p99 ours / peer", "fairness", "peer's", "MiB", "peer's", "instructions"], rows)
+                  "p99 ours / peer", "fairness", "peer's", "MiB", "peer's", "instructions", "peer's",
+                  "limit's"], rows)
 
 
 def beside(lines):
@@ -232,8 +234,9 @@ def write(runs, workloads, options, took):
     text = f"# rootlinkd beside its peers\n\n{time.strftime('%Y-%m-%d')}, {machine()}. "
     text += (f"Medians of {options.rounds} rounds of {options.seconds:g} s, "
              f"{took / 60:.0f} minutes in all; load average {os.getloadavg()[1]:.1f} at the end. ")
-    if not any(run.get("instructions") for run in runs):
-        text += "This machine counts no instructions (perf_event_open)."
+    if not any(run.get("counter") for run in runs if "failed" not in run):
+        text += ("This machine counts no instructions (perf_event_open); those shown are of the "
+                 "server's own code only, counted one by one. ")
     text += "\nHow to read this: docs/benchmarks.md.\n"
     for medium in ("tmpfs", "disk"):
         for socket in ("unix", "tcp"):

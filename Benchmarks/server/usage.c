@@ -133,7 +133,23 @@ uint64_t usage_anon_quick(void) {
 static int *counters;
 static size_t counter_count;
 
-static bool count_thread(pid_t thread) {
+void usage_threads(pid_t root, void (*visit)(pid_t thread)) {
+  find_tree(root);
+  for (size_t i = 0; i < process_count; i++) {
+    char path[64];
+    if (!processes[i].counted) continue;
+    snprintf(path, sizeof path, "/proc/%d/task", processes[i].pid);
+    DIR *tasks = opendir(path);
+    if (!tasks) continue;
+    for (struct dirent *entry; (entry = readdir(tasks));)
+      if (entry->d_name[0] != '.') visit(atoi(entry->d_name));
+    closedir(tasks);
+  }
+}
+
+static bool all_counted;
+
+static void count_thread(pid_t thread) {
   struct perf_event_attr attributes = {
       .size = sizeof attributes,
       .type = PERF_TYPE_HARDWARE,
@@ -142,28 +158,19 @@ static bool count_thread(pid_t thread) {
   };
   long descriptor =
       syscall(SYS_perf_event_open, &attributes, thread, -1, -1, PERF_FLAG_FD_CLOEXEC);
-  if (descriptor < 0) return false;
-  int *grown = realloc(counters, (counter_count + 1) * sizeof *grown);
-  if (!grown) return false;
+  int *grown = descriptor < 0 ? NULL : realloc(counters, (counter_count + 1) * sizeof *grown);
+  if (!grown) {
+    all_counted = false;
+    return;
+  }
   counters = grown;
   counters[counter_count++] = (int)descriptor;
-  return true;
 }
 
 bool instructions_start(pid_t root) {
-  find_tree(root);
-  for (size_t i = 0; i < process_count; i++) {
-    char path[64];
-    if (!processes[i].counted) continue;
-    snprintf(path, sizeof path, "/proc/%d/task", processes[i].pid);
-    DIR *tasks = opendir(path);
-    bool all = tasks != NULL;
-    for (struct dirent *entry; tasks && (entry = readdir(tasks));)
-      if (entry->d_name[0] != '.') all = all && count_thread(atoi(entry->d_name));
-    if (tasks) closedir(tasks);
-    if (!all) return false;
-  }
-  return counter_count > 0;
+  all_counted = true;
+  usage_threads(root, count_thread);
+  return all_counted && counter_count > 0;
 }
 
 uint64_t instructions_stop(void) {

@@ -79,32 +79,65 @@ struct BenchmarkTests {
     for run in runs { #expect(run["failed"] == "", "\(run)") }
   }
 
-  @Test("notices a wrong byte", .enabled(if: programs, comment))
-  func wrongByte() throws {
+  /// A bare responder of 1 MiB, and how the generator is run against it.
+  private func responder() throws -> (image: String, process: RunningProcess, load: [String]) {
     // Builds the programs, if it is the first.
     let built = try bench(["--servers", "limit", "--workloads", "handshakes", "--size", "1048576"])
     #expect(built.exitStatus == 0, "\(built.standardError)")
     let load = try Self.programsDirectory() + "/load"
-    let limit = try Self.programsDirectory() + "/limit"
     let image = directory.path("image")
     #expect(try run(load, ["--fill", image, "1048576"]).exitStatus == 0)
-    let server = try RunningProcess(limit, ["unix:\(directory.path("s"))", image])
+    let process = try RunningProcess(
+      Self.programsDirectory() + "/limit", ["unix:\(directory.path("s"))", image])
     while !FileManager.default.fileExists(atPath: directory.path("s")) {
-      #expect(server.exitStatus == nil)
+      #expect(process.exitStatus == nil)
       usleep(10_000)
     }
-    let arguments = [
-      "--verify", "--seconds=0.05", "unix:\(directory.path("s"))", "read,sequential,block=65536",
-    ]
-    let right = try run(load, arguments)
+    return (image, process, [load, "--seconds=0.05", "unix:\(directory.path("s"))"])
+  }
+
+  @Test("notices a wrong byte", .enabled(if: programs, comment))
+  func wrongByte() throws {
+    let (image, process, load) = try responder()
+    let arguments = load.dropFirst() + ["--verify", "read,sequential,block=65536"]
+    let right = try run(load[0], Array(arguments))
     #expect(right.exitStatus == 0, "\(right.standardError)")
     let file = try FileHandle(forUpdating: URL(fileURLWithPath: image))
     try file.seek(toOffset: 700_001)
     let byte = try #require(try file.read(upToCount: 1)?.first)
     try file.seek(toOffset: 700_001)
     try file.write(contentsOf: [byte ^ 1])
-    let wrong = try run(load, arguments)
+    let wrong = try run(load[0], Array(arguments))
     #expect(wrong.exitStatus == 1)
     #expect(wrong.standardError.contains("wrong data between byte"))
+    #expect(process.exitStatus == nil)
   }
+
+  #if arch(x86_64)
+    @Test("counts a server's instructions and lets it go", .enabled(if: programs, comment))
+    func instructions() throws {
+      let (_, process, load) = try responder()
+      struct Output: Decodable {
+        struct Job: Decodable { var done: Double }
+        struct Server: Decodable { var instructions: Double }
+        var jobs: [Job]
+        var server: Server
+      }
+      let ended = try run(
+        load[0],
+        load.dropFirst()
+          + [
+            "--seconds=60", "--steps", "--server=\(process.processIdentifier)",
+            "read,random,depth=4",
+          ], seconds: 120)
+      #expect(ended.exitStatus == 0, "\(ended.standardError)")
+      let output = try JSONDecoder().decode(Output.self, from: Data(ended.standardOutput.utf8))
+      let each = try output.server.instructions / #require(output.jobs.first).done
+      // About 130 when this was written; what a compiler makes of it may vary.
+      #expect((20...500).contains(each), "\(each)")
+      let after = try run(load[0], load.dropFirst() + ["read,random,depth=32"])
+      #expect(after.exitStatus == 0, "\(after.standardError)")
+      #expect(process.exitStatus == nil)
+    }
+  #endif
 }
