@@ -45,17 +45,22 @@ def large(peer):
 STORM = "connections=200,depth=4,block=131072,span=67108864"
 WORKLOADS = [
     Workload("read-4k-q1", "4 KiB random read, QD 1", "read,random,block=4096",
-             goals={"peer": 1.0, "cpu": 0.8, "limit": 0.5}, disk_goals={"peer": 1.0}, media=BOTH, steps=True),
+             goals={"peer": 1.0, "cpu": 0.8, "limit": 0.5}, disk_goals={"peer": 1.0}, media=BOTH,
+             steps=True),
     Workload("read-4k-q32", "4 KiB random read, QD 32", "read,random,block=4096,depth=32",
-             goals=SMALL, disk_goals={"peer": 1.3}, media=BOTH, steps=True),
+             goals=SMALL, disk_goals={"peer": 1.3}, media=BOTH,
+             steps=True),
     Workload("read-4k-4xq32", "4 KiB random read, 4 × QD 32",
              "read,random,block=4096,depth=32,connections=4",
-             goals=SMALL, disk_goals={"peer": 1.3}, media=BOTH, steps=True),
+             goals=SMALL, disk_goals={"peer": 1.3}, media=BOTH,
+             steps=True),
     Workload("write-4k-q32", "4 KiB random write, QD 32", "write,random,block=4096,depth=32",
-             goals=SMALL, disk_goals={"peer": 1.0}, media=BOTH, steps=True),
+             goals=SMALL, disk_goals={"peer": 1.0}, media=BOTH,
+             steps=True),
     Workload("write-4k-4xq32", "4 KiB random write, 4 × QD 32",
              "write,random,block=4096,depth=32,connections=4",
-             goals=SMALL, disk_goals={"peer": 1.0}, media=BOTH, steps=True),
+             goals=SMALL, disk_goals={"peer": 1.0}, media=BOTH,
+             steps=True),
     Workload("read-128k-q16", "128 KiB random read, QD 16", "read,random,block=131072,depth=16",
              goals=large(1.3), disk_goals={"peer": 1.0}, media=BOTH),
     Workload("read-1m-q8", "1 MiB sequential read, QD 8", "read,sequential,block=1048576,depth=8",
@@ -157,7 +162,8 @@ class Bench:
                                check=True, capture_output=True, timeout=300)
             words = [load, f"--seconds={self.options.seconds}", f"--server={server.pid}",
                      f"--warm-up={min(0.2, self.options.seconds / 4)}", f"--export={name}",
-                     *(["--steps", "--seconds=10"] if stepping else []), f"--seed={seed}", *(["--verify"] if self.options.verify else []),
+                     *(["--steps", "--seconds=10"] if stepping else []), f"--seed={seed}",
+                     *(["--verify"] if self.options.verify else []),
                      server.address, *[self.spread(job) for job in workload.jobs]]
             done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
             if done.returncode != 0:

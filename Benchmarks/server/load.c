@@ -517,7 +517,8 @@ int main(int argument_count, char **arguments) {
            "\"anon_after\":%llu,\"processes\":%u,\"instructions\":",
            (double)(after.cpu_ns - before.cpu_ns) / 1000, (unsigned long long)at_rest.anon_bytes,
            (unsigned long long)peak, (unsigned long long)ended.anon_bytes, after.processes);
-    if (counting || atomic_load(&stepped_count) > 0) printf("%llu}", (unsigned long long)instructions);
+    if (counting || atomic_load(&stepped_count) > 0)
+      printf("%llu}", (unsigned long long)instructions);
     else printf("null}");
   }
   puts("}");

@@ -179,8 +179,8 @@ def time_table(lines):
             mebibytes(line.get("peer", "memory")), number(line.get("ours", "instructions")),
             number(line.get("peer", "instructions")), number(line.get("limit", "instructions"))])
     return table(["workload", "p50 µs", "peer's", "limit's", "p99 µs", "peer's", "limit's",
-                  "p99 ours / peer", "fairness", "peer's", "MiB", "peer's", "instructions", "peer's",
-                  "limit's"], rows)
+                  "p99 ours / peer", "fairness", "peer's", "MiB", "peer's", "instructions",
+                  "peer's", "limit's"], rows)
 
 
 def beside(lines):

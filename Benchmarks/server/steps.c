@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counts the instructions that a server's own code takes, where the processor's counter is not to be
-// had: by going through them one by one with ptrace(2). That takes a thousand times as long, so
-// nothing else can be measured meanwhile; but what it counts is exact, and the same on a busy machine.
+// Counts the instructions that a server's own code takes, where the processor's counter is not to
+// be had: by going through them one by one with ptrace(2). That takes a thousand times as long, so
+// nothing else can be measured meanwhile; but it is exact, and the same on a busy machine.
 //
 // An instruction that repeats itself (rep movsb) stops after every repetition and counts once. The
 // kernel's part of a request is not in it.

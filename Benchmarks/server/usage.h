@@ -28,8 +28,8 @@ uint64_t instructions_stop(void);
 // Calls `visit` with every thread of process `root` and its descendants.
 void usage_threads(pid_t root, void (*visit)(pid_t thread));
 
-// The same as instructions_start() by other means, see steps.c: the server's own code only, and so slow
-// that nothing else can be measured meanwhile. False where that cannot be had.
+// The same as instructions_start() by other means, see steps.c: the server's own code only, and so
+// slow that nothing else can be measured meanwhile. False where that cannot be had.
 _Bool steps_attach(pid_t root);
 void steps_count(_Bool on);
 uint64_t steps_detach(void);
