@@ -64,5 +64,6 @@ enum Program {
 
 /// One line to standard error, in one write so that lines of several threads do not mix.
 func writeLine(_ text: String) {
-  FileHandle.standardError.write(Data((text + "\n").utf8))
+  // A disk that is full, or a reader that has left, is no reason to end.
+  try? FileHandle.standardError.write(contentsOf: Data((text + "\n").utf8))
 }

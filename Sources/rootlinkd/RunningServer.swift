@@ -27,6 +27,7 @@ final class RunningServer {
   let rdmaDevices: DeviceDirectory
   let report: ServerReport
   let manager: ServiceManager
+  private let eventLog: EventLog
   private let nbd: NBDServer
   /// Nil when nothing is listened on with RDMA.
   private let rnbd: RNBDServer?
@@ -48,6 +49,8 @@ final class RunningServer {
     manager = ServiceManager(environment)
     let logger = startLogging(configuration.log)
     self.logger = logger
+    let eventLog = EventLog(logger)
+    self.eventLog = eventLog
     self.configuration = configuration
     self.load = load
 
@@ -77,7 +80,7 @@ final class RunningServer {
       table: table, registry: registry, attachments: attachments, access: access, limits: limits,
       directory: nbdDevices
     ) { event in
-      logger.log(level: event.level, "\(event.line)", metadata: event.metadata)
+      eventLog.add(event) { $0.log(level: $1.level, "\($1.line)", metadata: $1.metadata) }
     }
 
     let sockets = try ServerSockets(configuration, environment, logger)
@@ -92,7 +95,7 @@ final class RunningServer {
           listen: sockets.rdma, limits: RNBDServerLimits(configuration.rdma),
           directory: rdmaDevices, access: access, attachments: attachments, registry: registry
         ) { event in
-          logger.log(level: event.level, "\(event.line)", metadata: event.metadata)
+          eventLog.add(event) { $0.log(level: $1.level, "\($1.line)", metadata: $1.metadata) }
         }
       } catch { throw Failure.couldNot(error.report) }
     }
@@ -159,6 +162,7 @@ final class RunningServer {
       isDone = false
     }
     for export in table.exports + report.removed { export.close() }
+    eventLog.flush(milliseconds: 2000)
     guard isDone else {
       throw Failure.couldNot(("not everything was made durable", "look at the disk"))
     }
@@ -189,17 +193,22 @@ extension RunningServer {
     return !isToEnd
   }
 
+  /// A rack that boots comes in crowds; signals wait no longer than this many take.
+  private static let acceptedMaximum = 64
+
   private func accept(_ listener: Listener) {
     do {
-      guard let connection = try listener.accept() else { return }
-      let client = connection.client
-      let descriptor = connection.takeDescriptor()
-      if listener === control {
-        answerStatus(descriptor)
-      } else if listener === metrics {
-        metricsAnswerer.serve(descriptor)
-      } else {
-        nbd.serve(descriptor, client: client)
+      for _ in 0..<Self.acceptedMaximum {
+        guard let connection = try listener.accept() else { return }
+        let client = connection.client
+        let descriptor = connection.takeDescriptor()
+        if listener === control {
+          answerStatus(descriptor)
+        } else if listener === metrics {
+          metricsAnswerer.serve(descriptor)
+        } else {
+          nbd.serve(descriptor, client: client)
+        }
       }
     } catch {
       logger.error("no connection can be accepted: \(error.text); raise the limit on open files")

@@ -237,13 +237,21 @@ struct MemoryTests {
     #expect(throws: SystemError.self) { try MemoryBackend(sparse: 1 << 50) }
   }
 
-  /// 200 clients may take 64 MiB of a server together, besides what they write.
+  /// 200 clients may take 64 MiB of a server together, besides what they write. Other tests of this
+  /// process take memory at the same time; not every time.
   @Test("for the tables of overlays is a few pages each")
   func overlays() throws {
-    let directory = try TemporaryDirectory()
+    var each = Int.max
+    for _ in 0..<5 where each >= 48 << 10 { each = try Self.overlayByteCount() }
+    print("an overlay over 64 GiB takes \(each) bytes of memory")
+    #expect(each < 48 << 10)
+  }
+
+  private static func overlayByteCount() throws -> Int {
+    let directory = try TemporaryDirectory(inMemory: true)
     let base = try FileBackend(.init(directory.file("image")), byteCount: 64 << 30)
     var overlays: [OverlayBackend] = []
-    let before = try Self.anonymousByteCount()
+    let before = try anonymousByteCount()
     for index in 0..<400 {
       let overlay = try OverlayBackend(over: base, layerIn: .init(directory.path))
       // A boot writes here and there.
@@ -252,9 +260,8 @@ struct MemoryTests {
       }
       overlays.append(overlay)
     }
-    let each = (try Self.anonymousByteCount() - before) / overlays.count
-    print("an overlay over 64 GiB takes \(each) bytes of memory")
-    #expect(each < 48 << 10)
+    let each = (try anonymousByteCount() - before) / overlays.count
     #expect(overlays.allSatisfy { $0.layerByteCount == 8 * 65536 })
+    return each
   }
 }
