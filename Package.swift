@@ -96,7 +96,7 @@ let client: [Target] = [
         ["-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror"] + (isEmbedded ? muslHeaders : []))
     ],
     linkerSettings: isEmbedded ? [] : [.linkedLibrary("uring")]),
-  bothWays("LinuxSystem", ["CLinux", "WireFormat"]),
+  bothWays("LinuxSystem", ["CLinux", "NetlinkProtocol", "WireFormat"]),
   bothWays("NBDDriver", ["CLinux", "LinuxSystem", "NetlinkProtocol", "WireFormat"]),
   bothWays("UblkDriver", ["CLinux", "LinuxSystem", "WireFormat"]),
   bothWays("NBDClient", ["NBDProtocol", "DNSProtocol", "LinuxSystem", "CLinux", "WireFormat"]),
@@ -177,7 +177,7 @@ let testTargets: [Target] = [
     "BootExecutionTests",
     [
       "BootExecution", "BootPlanning", "NBDProtocol", "RNBDClient", "RNBDProtocol", "RTRSProtocol",
-      "RDMAVerbs", "LinuxSystem", "WireFormat",
+      "RDMAVerbs", "UblkDriver", "LinuxSystem", "WireFormat",
     ]),
   tests("NetlinkProtocolTests", ["NetlinkProtocol", "WireFormat"]),
   tests("NBDDriverTests", ["NBDDriver", "WireFormat"]),

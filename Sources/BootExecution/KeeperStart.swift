@@ -12,7 +12,7 @@ import WireFormat
 /// Why no keeper watches over a device. The device works without.
 enum KeeperError: Error, Equatable, Sendable {
   case system(step: StaticFieldName, SystemError)
-  case netlink(GenericNetlinkError)
+  case netlink(NetlinkError)
   /// The ioctl interface cannot take a new socket.
   case noNetlink
   /// Another one does, and does not make place.
@@ -137,9 +137,9 @@ enum KeeperProcess {
     }
     do throws(KeeperError) {
       let deadline = Deadline.milliseconds(KeeperTimes.netlinkMilliseconds)
-      do throws(GenericNetlinkError) {
+      do throws(NetlinkError) {
         guard let family = try NBDFamilySocket.open(until: deadline) else {
-          throw GenericNetlinkError.noAnswer
+          throw NetlinkError.noAnswer
         }
         descriptors.family = family.family.id
         descriptors.events = try family.openEvents()

@@ -4,13 +4,12 @@
 #if ROOTLINK_RDMA
   import BootPlanning
   import LinuxSystem
-  import NBDDriver
   import NetlinkProtocol
   import WireFormat
 
   extension SoftRDMADevice {
-    private static func openSocket() throws(GenericNetlinkError) -> GenericNetlinkSocket {
-      do { return try GenericNetlinkSocket(protocol: RDMALinkRequest.socketProtocol) } catch {
+    private static func openSocket() throws(NetlinkError) -> NetlinkSocket {
+      do { return try NetlinkSocket(protocol: RDMALinkRequest.socketProtocol) } catch {
         throw .failed(error)
       }
     }
@@ -18,12 +17,12 @@
     static let answerMilliseconds: UInt64 = 10_000
 
     /// It is there then, made now or before.
-    func make() throws(GenericNetlinkError) {
+    func make() throws(NetlinkError) {
       // The kernel asks for the module itself, where it can.
       loadModule(kind == .rxe ? "rdma_rxe" : "siw")
       var socket = try Self.openSocket()
       let request = RDMALinkRequest(name: name, kind: kindName, interface: interface)
-      do throws(GenericNetlinkError) {
+      do throws(NetlinkError) {
         _ = try socket.request(
           type: RDMALinkRequest.type, payload: request.payload,
           until: .milliseconds(Self.answerMilliseconds))

@@ -15,7 +15,7 @@ public enum AttachError: Error, Equatable, Sendable {
   case driverMissing
   /// Netlink was demanded, and this kernel's driver has no such family.
   case familyMissing
-  case netlink(device: ByteString?, GenericNetlinkError)
+  case netlink(device: ByteString?, NetlinkError)
   /// The ioctl interface makes no devices.
   case noSuchDevice(ByteString)
   case noFreeDevice
@@ -83,7 +83,7 @@ public enum AttachError: Error, Equatable, Sendable {
     }
   }
 
-  private static func advice(_ error: GenericNetlinkError) -> String {
+  private static func advice(_ error: NetlinkError) -> String {
     switch error.errno {
     case 1: "run it as root"
     case 16: "name another with --device"

@@ -12,7 +12,7 @@ public enum DetachError: Error, Equatable, Sendable {
   case noSuchDevice(ByteString)
   case notAttached(ByteString)
   case busy(device: ByteString, users: [DeviceUser])
-  case netlink(device: ByteString, GenericNetlinkError)
+  case netlink(device: ByteString, NetlinkError)
   case ioctl(device: ByteString, step: StaticFieldName, SystemError)
   /// Disconnected, but the kernel still holds the device.
   case stillThere(device: ByteString, users: [DeviceUser])

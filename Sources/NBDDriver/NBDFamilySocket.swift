@@ -6,10 +6,10 @@ import WireFormat
 
 /// The kernel's nbd driver through generic netlink.
 public struct NBDFamilySocket: ~Copyable {
-  private var socket: GenericNetlinkSocket
+  private var socket: NetlinkSocket
   public let family: GenericFamily
 
-  private init(socket: consuming GenericNetlinkSocket, family: GenericFamily) {
+  private init(socket: consuming NetlinkSocket, family: GenericFamily) {
     self.socket = socket
     self.family = family
   }
@@ -19,9 +19,9 @@ public struct NBDFamilySocket: ~Copyable {
   /// (no alias list in a small initramfs) the module is asked for by its name.
   public static func open(
     until deadline: Deadline
-  ) throws(GenericNetlinkError) -> NBDFamilySocket? {
-    var socket: GenericNetlinkSocket
-    do { socket = try GenericNetlinkSocket() } catch { throw .failed(error) }
+  ) throws(NetlinkError) -> NBDFamilySocket? {
+    var socket: NetlinkSocket
+    do { socket = try NetlinkSocket() } catch { throw .failed(error) }
     do {
       let family = try socket.family(named: NBDFamily.name, until: deadline)
       return NBDFamilySocket(socket: socket, family: family)
@@ -43,7 +43,7 @@ public struct NBDFamilySocket: ~Copyable {
   /// Sends one message of the family; what the driver answered before its acknowledgement.
   public mutating func request(
     _ payload: [UInt8], until deadline: Deadline
-  ) throws(GenericNetlinkError) -> [NBDKernelMessage] {
+  ) throws(NetlinkError) -> [NBDKernelMessage] {
     var answers: [NBDKernelMessage] = []
     for message in try socket.request(type: family.id, payload: payload, until: deadline) {
       do { answers.append(try NBDKernelMessage(decoding: message)) } catch {
@@ -54,12 +54,12 @@ public struct NBDFamilySocket: ~Copyable {
   }
 
   /// A socket of its own that hears LINK_DEAD from here on; the caller closes it.
-  public func openEvents() throws(GenericNetlinkError) -> CInt {
+  public func openEvents() throws(NetlinkError) -> CInt {
     guard let group = family.group(named: NBDFamily.multicastGroup) else {
       throw .refused(.noSuchFile, kernelText: nil)
     }
     do {
-      let socket = try GenericNetlinkSocket()
+      let socket = try NetlinkSocket()
       try socket.join(group: group)
       return socket.release()
     } catch { throw .failed(error) }

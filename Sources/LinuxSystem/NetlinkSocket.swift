@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// A socket to the kernel's generic netlink: questions with their answers, and events of groups.
-// Only what comes from the kernel itself (port 0) counts; any process may send to our port.
+// A netlink socket to the kernel, for the generic family or that of RDMA: questions with their
+// answers, and events of groups. Only what comes from the kernel itself (port 0) counts; any process may
+// send to our port.
 
 import CLinux
-public import LinuxSystem
 public import NetlinkProtocol
 public import WireFormat
 
 /// Why a question to the kernel has no good answer.
-public enum GenericNetlinkError: Error, Equatable, Sendable {
+public enum NetlinkError: Error, Equatable, Sendable {
   case failed(SystemError)
   /// The kernel refused, with its own words when it has any.
   case refused(SystemError, kernelText: ByteString?)
@@ -38,7 +38,7 @@ public enum GenericNetlinkError: Error, Equatable, Sendable {
   }
 }
 
-public struct GenericNetlinkSocket: ~Copyable {
+public struct NetlinkSocket: ~Copyable {
   private let descriptor: FileDescriptor
   private var sequence: UInt32 = 0
 
@@ -61,7 +61,7 @@ public struct GenericNetlinkSocket: ~Copyable {
   /// The family of that name; the kernel may load its module first. ENOENT when there is none.
   public mutating func family(
     named name: ByteString, until deadline: Deadline
-  ) throws(GenericNetlinkError) -> GenericFamily {
+  ) throws(NetlinkError) -> GenericFamily {
     let answers = try request(
       type: GenericFamily.controllerType, payload: GenericFamily.request(name: name),
       until: deadline)
@@ -78,7 +78,7 @@ public struct GenericNetlinkSocket: ~Copyable {
   /// come in between are dropped: use a socket of its own for them.
   public mutating func request(
     type: UInt16, payload: [UInt8], until deadline: Deadline
-  ) throws(GenericNetlinkError) -> [GenericMessage] {
+  ) throws(NetlinkError) -> [GenericMessage] {
     sequence &+= 1
     let message = NetlinkMessage(
       type: type, flags: [.request, .acknowledge], sequence: sequence, payload: payload)
@@ -110,7 +110,7 @@ public struct GenericNetlinkSocket: ~Copyable {
   }
 
   /// The next datagram's messages from the kernel. ENOBUFS means that events were lost.
-  public func receive(until deadline: Deadline) throws(GenericNetlinkError) -> [NetlinkMessage] {
+  public func receive(until deadline: Deadline) throws(NetlinkError) -> [NetlinkMessage] {
     while true {
       var buffer = [UInt8](repeating: 0, count: NetlinkMessage.datagramByteCountMaximum)
       var port: UInt32 = 0
