@@ -3,7 +3,7 @@
 // has, asks the machines what to do, hands requests to the sessions' workers and answers what they
 // have done.
 //
-//   connect request ─► Engine+Admission ─► a path ─► received ─► begin ─► worker
+//   connect request ─► EngineAdmission ─► a path ─► received ─► begin ─► worker
 //                                                                           │
 //                         transport.send ◄─ finish ◄─ FinishedJobs ◄────────┘
 
