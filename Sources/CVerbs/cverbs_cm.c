@@ -39,6 +39,11 @@ int cverbs_channel_open(void **into, int *descriptor) {
 }
 void cverbs_channel_close(void *channel) { rdma_destroy_event_channel(channel); }
 
+int cverbs_open_devices(void) {
+  /* The list is kept: librdmacm lets go of a device that nobody has. */
+  return rdma_get_devices(NULL) ? 0 : errno ? -errno : -ENODEV;
+}
+
 static uint64_t context_of(struct rdma_cm_id *identifier) {
   return identifier ? (uint64_t)(uintptr_t)identifier->context : 0;
 }

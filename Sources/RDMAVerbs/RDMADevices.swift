@@ -15,6 +15,11 @@ public enum RDMADevices {
     return Int(count)
   }
 
+  /// Opens each of them, until the process ends: a path that first comes up later opens no file.
+  public static func openAll() throws(VerbsError) {
+    try verbs(.listDevices, cverbs_open_devices())
+  }
+
   /// Their names, as `rxe0`, at most 64. Allocates.
   public static func names() -> [ByteString] {
     var names: [ByteString] = []

@@ -42,6 +42,7 @@ public import WireFormat
   ) throws(VerbsError) {
     precondition(sizes.connectionCount > 0 && !addresses.isEmpty, "paths have connections")
     guard try RDMADevices.find() > 0 else { throw .noDevice }
+    try RDMADevices.openAll()
     let layout = TransportLayout(sizes: sizes)
     let channel = try EventChannel()
     let dataPages = try RegisteredPages(byteCount: layout.dataPagesByteCount)

@@ -13,6 +13,8 @@ struct sockaddr_storage;
 /* Before any other call: in a static program the providers must be known before librdmacm looks. How
    many devices there are. Allocates. */
 int cverbs_begin(void);
+/* Opens every device; they stay open until the process ends. */
+int cverbs_open_devices(void);
 /* The name of one device as it was found just now; 0, or -ENODEV behind the last. Allocates. */
 int cverbs_device_name(unsigned index, char *into, size_t count);
 
