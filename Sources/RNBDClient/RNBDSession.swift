@@ -93,6 +93,7 @@ public enum SessionEvent: Equatable, Sendable {
 
   public var pathCount: Int { session.pathCount }
   public var connectedPathCount: Int { session.connectedPathCount }
+  public func isConnected(_ path: Int) -> Bool { session.isConnected(path) }
   public var geometry: ChunkGeometry? { session.geometry }
   /// In hand, wherever.
   public var outstandingCount: Int {
@@ -155,6 +156,9 @@ public enum SessionEvent: Equatable, Sendable {
   /// How many requests are out on a path, and how long its last heartbeat took.
   public func inFlightCount(on path: Int) -> Int { session.inFlightCount(on: path) }
   public func latencyNanoseconds(of path: Int) -> UInt64 { session.latencyNanoseconds(of: path) }
+
+  /// Has the server close a device, for good. No request for it may be in hand.
+  public mutating func close(device: Int) { conversation.close(device) }
 
   /// Ends every path, for good.
   public mutating func close() {

@@ -14,18 +14,21 @@ struct Bench: ~Copyable {
   var events: [SessionEvent] = []
 
   init(
-    pathCount: Int = 1, policy: PathPolicy = .roundRobin, server: ScriptedServer? = nil
+    pathCount: Int = 1, policy: PathPolicy = .roundRobin, server: ScriptedServer? = nil,
+    devices: [String] = ["disk"]
   ) throws {
     let sizes = TransportSizes(requestCount: 4, dataByteCount: 4096, connectionCount: 2)
     let server = server ?? ScriptedServer(pathCount: pathCount)
     self.server = server
+    server.deviceCount = devices.count
     var uuids: [RTRSUUID] = []
     for number in 0..<pathCount { uuids.append(RTRSUUID(high: 1, low: UInt64(number))) }
     let client = ClientSession(
       uuid: RTRSUUID(high: 0, low: 1), name: try SessionName("test"), paths: uuids,
       connectionCount: 2, requestCount: 4, policy: policy, at: 0)
     session = RNBDSession(
-      client, devices: [OpenRequest(try DeviceName("disk"), .readWrite)],
+      client,
+      devices: try devices.map { OpenRequest(try DeviceName(ByteString($0)), .readWrite) },
       transport: ScriptedTransport(server, sizes: sizes)
     ) { 0 }
   }
@@ -176,6 +179,52 @@ struct RNBDSessionTests {
     #expect(bench.server.openCount == 2)
     #expect(bench.server.disk[0] == 1 && bench.server.disk[4096] == 2)
     #expect(bench.events.contains(.device(.reopened(device: 0))))
+  }
+
+  @Test("carries several devices: all are opened, and again after a loss; one is closed by itself")
+  func severalDevices() throws {
+    var bench = try Bench(devices: ["a", "b", "c"])
+    bench.turn()
+    #expect(bench.server.openCount == 3)
+    for device in 0..<3 {
+      bench.session.accept(
+        UInt16(device),
+        BlockOperation(device: device, .read, firstSector: UInt64(device), byteCount: 512))
+    }
+    bench.turn()
+    #expect(bench.completed == [0, 1, 2])
+    #expect(bench.server.sent.suffix(3).map { $0.messages[4] } == [1, 2, 3])
+    // What is lost is held for all of them, until each is open again.
+    bench.server.breakPath(0)
+    bench.turn()
+    for device in 0..<3 {
+      bench.session.accept(
+        UInt16(device),
+        BlockOperation(device: device, .read, firstSector: UInt64(device), byteCount: 512))
+    }
+    bench.turn()
+    #expect(bench.completed == [0, 1, 2])
+    bench.pass(1_000_000_000)
+    #expect(bench.completed == [0, 1, 2, 0, 1, 2])
+    #expect(bench.server.openCount == 6)
+    for device in 0..<3 {
+      #expect(bench.events.contains(.device(.reopened(device: device))))
+    }
+
+    bench.session.close(device: 1)
+    bench.turn()
+    #expect(bench.server.closed == [5])
+    #expect(bench.events.last == .device(.closed(device: 1)))
+    let areOpen = [bench.session.isOpen(0), bench.session.isOpen(1), bench.session.isOpen(2)]
+    #expect(areOpen == [true, false, true])
+    bench.session.accept(
+      3, BlockOperation(device: 2, .read, firstSector: 0, byteCount: 512))
+    bench.turn()
+    #expect(bench.completed.last == 3)
+    // It is not asked for again.
+    bench.server.breakPath(0)
+    bench.pass(1_000_000_000)
+    #expect(bench.server.openCount == 8)
   }
 
   @Test("opens a device that the server has closed, and repeats the request")

@@ -36,6 +36,9 @@ import WireFormat
   /// By path: the connections that are there.
   var connectionCounts: [Int]
   var openCount = 0
+  /// Of the session: the last so many that were opened are open.
+  var deviceCount = 1
+  var closed: [UInt32] = []
   var tearDownCount = 0
   /// Calls of the transport so far, and the one that fails.
   var callCount = 0
@@ -80,12 +83,17 @@ import WireFormat
         break
       }
       if !ioErrors.isEmpty { error = ioErrors.removeFirst() }
-      if request.device != UInt32(openCount) { error = .notConnected }
+      let isOpen = (openCount - deviceCount + 1...openCount).contains(Int(request.device))
+      if !isOpen { error = .notConnected }
       if error == .success, request.operation == .read || request.operation == .write {
         let start = Int(request.sector) * 512
         let range = start..<(start + Int(request.dataByteCount))
         if request.operation == .read { reply = Array(disk[range]) }
         if request.operation == .write { disk.replaceSubrange(range, with: one.data) }
+      }
+    case 5:
+      if let request = try? CloseRequest(decoding: one.messages.span.extracting(0..<8)) {
+        closed.append(request.device)
       }
     default: break
     }
