@@ -89,6 +89,12 @@ public struct AttachmentTarget: Equatable, Sendable {
     self.origin = origin
   }
 
+  /// RNBD: whether both devices can be opened over one session.
+  public func sharesSession(with other: AttachmentTarget) -> Bool {
+    session != nil && session == other.session && paths == other.paths
+      && queueCount == other.queueCount && pathPolicy == other.pathPolicy
+  }
+
   /// Whether a server or an export name must still come from a lease.
   public var isPending: Bool {
     if blockProtocol == .nbd, exports.isEmpty { return true }

@@ -215,11 +215,13 @@ struct Planner {
     return wishes
   }
 
-  /// Each device has a session of its own, and a server takes a name once.
+  /// Devices of one name that do not share a session have two of one name, and a server takes a name
+  /// once.
   private static func nameSessionsApart(_ targets: inout [AttachmentTarget]) {
     for index in targets.indices {
       guard let session = targets[index].session else { continue }
-      for earlier in targets[..<index] where earlier.session == session {
+      for earlier in targets[..<index]
+      where earlier.session == session && !earlier.sharesSession(with: targets[index]) {
         targets[index].session = session + ByteString("_\(index)")
       }
     }

@@ -28,8 +28,10 @@ struct RNBDTests {
     Row(
       "B02d",
       "ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=a"
-        + " ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=b",
-      "10.0.0.1 1234 session s device a ublkb0 + 10.0.0.1 1234 session s_1 device b ublkb1"
+        + " ibnbd-root=sessname=s,path=ip:10.0.0.1,device_path=b"
+        + " ibnbd-root=sessname=s,path=ip:10.0.0.2,device_path=c",
+      "10.0.0.1 1234 session s device a ublkb0 + 10.0.0.1 1234 session s device b ublkb1"
+        + " + 10.0.0.2 1234 session s_2 device c ublkb2"
         + "; root /dev/ublkb0"),
     Row(
       "B03", "ibnbd-root=sessname=s,path=ip:10.0.0.66@ip:10.0.1.66,device_path=sda",
