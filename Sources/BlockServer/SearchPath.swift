@@ -144,7 +144,7 @@ public struct SearchPath: Equatable, Sendable {
     }
     let own = try ownDirectory(of: client)
     do {
-      let top = try FileDescriptor.open(directory, OpenFlags(rawValue: clinux_O_PATH()))
+      let top = try FileDescriptor.open(directory, .path)
       guard !own.isEmpty else { return try top.openBeneath(relative) }
       return try top.openBeneath(own).openBeneath(relative)
     } catch {

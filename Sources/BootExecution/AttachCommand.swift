@@ -14,7 +14,7 @@ public import WireFormat
 
 /// What `rootlink attach` was asked for.
 public struct AttachOptions: Sendable {
-  /// A value as `nbdroot=` takes it, in place of what the command line says.
+  /// A value as `nbdroot=` or `ibnbd-root=` takes it, in place of what the command line says.
   public var target: ByteString?
   /// In place of what the device's name says.
   public var driver: DeviceName.Driver?
@@ -116,8 +116,20 @@ public struct AttachCommand {
 
   private func readInput() throws(SystemError) -> PlanningInput {
     var commandLine = options.commandLine
-    if let target = options.target { commandLine = "nbdroot=\"" + target + "\"" }
+    if let target = options.target {
+      commandLine = (isOfRNBD(target) ? "ibnbd-root=\"" : "nbdroot=\"") + target + "\""
+    }
     return try PlanningInputReader().read(commandLineOverride: commandLine)
+  }
+
+  /// What RNBD's driver takes to map a device names it by this key; of NBD no address begins so.
+  private func isOfRNBD(_ target: ByteString) -> Bool {
+    for field in target.fields(separatedBy: 0x2c) {
+      for word in field.fields(separatedBy: 0x20) where word.hasPrefix("device_path=") {
+        return true
+      }
+    }
+    return false
   }
 
   private func timeoutSecondsWithoutLease(_ input: PlanningInput) -> UInt32 {
@@ -171,27 +183,39 @@ public struct AttachCommand {
     var outcome = Round.complete
     let targets = usesFallback ? plan.fallbackTargets : plan.targets
     makeSoftRDMA(plan, targets)
-    for (index, target) in targets.enumerated() where attached[index] == nil {
-      if let present = alreadyAttached(target) {
+    var groups = groups(targets)
+    while let group = groups.popLast() {
+      let target = targets[group[0]]
+      if group.count == 1, let present = alreadyAttached(target) {
         log.write(.notice, "\(present.node.printable) is attached already")
         continue
       }
+      var together: [AttachmentTarget] = []
+      for index in group { together.append(targets[index]) }
       let attempt = TargetAttempt(
-        target: target, interface: options.interface, isKept: options.isKept, deadline: deadline)
+        target: target, together: together, interface: options.interface, isKept: options.isKept,
+        deadline: deadline)
       do {
         let done = try attempt.run(&book) {
           failures.add($0.report.reason, advice: $0.report.advice)
         }
-        attached[index] = done
         failures.flush()
-        log.write(.notice, done.line(leaseMilliseconds: leaseMilliseconds))
-        if let error = done.keeperError {
-          log.write(
-            .warning, "nobody reconnects \(done.device.node.printable): \(error.reason)",
-            next: "a lost server means I/O errors")
+        for (place, one) in done.enumerated() {
+          attached[group[place]] = one
+          log.write(.notice, one.line(leaseMilliseconds: leaseMilliseconds))
+          if let error = one.keeperError {
+            log.write(
+              .warning, "nobody reconnects \(one.device.node.printable): \(error.reason)",
+              next: "a lost server means I/O errors")
+          }
         }
       } catch {
         failures.add(error.report.reason, advice: error.report.advice)
+        // One that cannot be attached keeps nobody else waiting.
+        if group.count > 1 {
+          for index in group.reversed() { groups.append([index]) }
+          continue
+        }
         outcome = error.mayPass ? .unfinished : .hopeless
         if outcome == .hopeless { break }
       }
@@ -202,6 +226,25 @@ public struct AttachCommand {
       return round(plan, leaseMilliseconds: leaseMilliseconds, until: deadline)
     }
     return outcome
+  }
+
+  /// What is not attached yet, in reverse order; those together that share a session.
+  private func groups(_ targets: [AttachmentTarget]) -> [[Int]] {
+    var groups: [[Int]] = []
+    for (index, target) in targets.enumerated() where attached[index] == nil {
+      #if ROOTLINK_RDMA
+        if let place = groups.firstIndex(where: { targets[$0[0]].sharesSession(with: target) }),
+          groups[place].count < RNBDPlan.diskCountMaximum, alreadyAttached(target) == nil,
+          alreadyAttached(targets[groups[place][0]]) == nil
+        {
+          groups[place].append(index)
+          continue
+        }
+      #endif
+      groups.append([index])
+    }
+    groups.reverse()
+    return groups
   }
 
   private mutating func makeSoftRDMA(_ plan: AttachmentPlan, _ targets: [AttachmentTarget]) {

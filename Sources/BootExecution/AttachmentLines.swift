@@ -7,6 +7,10 @@ import NBDDriver
 import NBDProtocol
 import WireFormat
 
+#if ROOTLINK_RDMA
+  import RDMAVerbs
+#endif
+
 extension AttachmentTarget {
   /// `plan: nbd://192.0.2.10:10809/root as /dev/nbd0, from nbdroot=`
   var line: String {
@@ -44,7 +48,13 @@ extension AttachmentTarget {
         if text == ByteString("\(address.text):\(path.port)") { return true }
       case .ipv6(let address, _):
         if text.hasPrefix(ByteString("[\(address.text)")) { return true }
-      case .gid, .pending: break
+      #if ROOTLINK_RDMA
+        case .gid(let identifier):
+          if text == SocketAddress(gid: identifier.bytes, port: path.port).text { return true }
+        case .pending: break
+      #else
+        case .gid, .pending: break
+      #endif
       }
     }
     return false

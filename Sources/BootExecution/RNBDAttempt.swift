@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part of an attempt that attaches a device of an RNBD server.
+// The part of an attempt that attaches devices of an RNBD server, all over one session.
 
 #if ROOTLINK_RDMA
   import BootPlanning
@@ -15,47 +15,52 @@
   import WireFormat
 
   extension TargetAttempt {
-    func attachRNBD(_ book: inout AddressBook) throws(AttemptError) -> AttachedTarget {
+    func attachRNBD(_ book: inout AddressBook) throws(AttemptError) -> [AttachedTarget] {
       loadRDMAModules()
       guard hasRDMADevice else { throw .noRDMADevice }
       let plan = try rnbdPlan(&book)
       let start = MonotonicTime.now
-      let made: (device: UblkDevice, opened: RNBDProcess.Opened)
-      do {
-        made = try UblkDevice.attach(
-          plan, index: target.device?.number, isReadOnly: target.accessMode == .readOnly)
-      } catch {
-        // What the process behind the device says has two lines.
+      var indices: [UInt32?] = []
+      for target in together { indices.append(target.device?.number) }
+      let devices: [UblkDevice]
+      do { devices = try UblkDevice.attach(.rnbd(plan), indices: indices) } catch {
+        // What the process behind the devices says has two lines.
         guard case .process(.failed(let text)) = error, let (reason, advice) = text.cut(at: 0x0a)
         else { throw .ublk(error) }
         throw .rnbd(reason: reason, advice: advice)
       }
-      let device = made.device
       let attachMilliseconds = MonotonicTime.now.milliseconds(since: start)
-      let looked = MonotonicTime.now
-      do {
-        var head: [UInt8] = []
-        _ = try FileDescriptor.open(device.node).read(into: &head, maximum: 4096)
-      } catch {
-        try? device.end(isForced: true)
-        throw .firstRead(device: device.node, error)
+      var attached: [AttachedTarget] = []
+      for (number, device) in devices.enumerated() {
+        let looked = MonotonicTime.now
+        do {
+          var head: [UInt8] = []
+          _ = try FileDescriptor.open(device.node).read(into: &head, maximum: 4096)
+        } catch {
+          for device in devices { try? device.end(isForced: true) }
+          throw .firstRead(device: device.node, error)
+        }
+        let name = plan.disks[number].name.text
+        let server = plan.paths[0].destination
+        let record = AttachmentRecord(
+          server: server.text, export: name, attachedSeconds: wallClockSeconds(),
+          ownerThread: 0, backendIdentifier: "",
+          connectionCount: plan.connectionCount * UInt32(plan.paths.count))
+        try? replaceFile(device.recordPath, with: record.encoded)  // For `rootlink status`.
+        attached.append(
+          AttachedTarget(
+            device: .ublk(device),
+            export: NegotiatedExport(
+              name: name, byteCount: device.sizeByteCount,
+              flags: plan.disks[number].accessMode == .readOnly ? .readOnly : [],
+              blockSizes: nil),
+            server: server, local: localAddress(towards: server) ?? plan.paths[0].source,
+            connectionCount: Int(plan.connectionCount) * plan.paths.count, connectMilliseconds: 0,
+            negotiateMilliseconds: 0, attachMilliseconds: attachMilliseconds,
+            firstReadMilliseconds: MonotonicTime.now.milliseconds(since: looked),
+            partitions: device.partitions, keeperError: nil))
       }
-      let server = plan.paths[0].destination
-      let record = AttachmentRecord(
-        server: server.text, export: plan.deviceName.text, attachedSeconds: wallClockSeconds(),
-        ownerThread: 0, backendIdentifier: "",
-        connectionCount: plan.connectionCount * UInt32(plan.paths.count))
-      try? replaceFile(device.recordPath, with: record.encoded)  // For `rootlink status`.
-      return AttachedTarget(
-        device: .ublk(device),
-        export: NegotiatedExport(
-          name: plan.deviceName.text, byteCount: device.sizeByteCount,
-          flags: target.accessMode == .readOnly ? .readOnly : [], blockSizes: nil),
-        server: server, local: localAddress(towards: server) ?? plan.paths[0].source,
-        connectionCount: Int(plan.connectionCount) * plan.paths.count, connectMilliseconds: 0,
-        negotiateMilliseconds: 0, attachMilliseconds: attachMilliseconds,
-        firstReadMilliseconds: MonotonicTime.now.milliseconds(since: looked),
-        partitions: device.partitions, keeperError: nil)
+      return attached
     }
 
     private func rnbdPlan(_ book: inout AddressBook) throws(AttemptError) -> RNBDPlan {
@@ -80,12 +85,6 @@
         guard let first = addresses.first else { continue }
         paths.append(PathAddresses(source: source, destination: first))
       }
-      let accessMode: RNBDProtocol.AccessMode =
-        switch target.accessMode {
-        case .readOnly: .readOnly
-        case .readWrite: .readWrite
-        case .migration: .migration
-        }
       let policy: RTRSProtocol.PathPolicy =
         switch target.pathPolicy {
         case .roundRobin: .roundRobin
@@ -93,15 +92,43 @@
         case .minInFlight, nil: .minInFlight
         }
       do throws(WireError) {
+        var disks: [RNBDPlan.Disk] = []
+        for target in together {
+          disks.append(
+            RNBDPlan.Disk(
+              index: 0, name: try RNBDProtocol.DeviceName(target.devicePath ?? ""),
+              accessMode: accessMode(of: target)))
+        }
         return RNBDPlan(
-          deviceIndex: 0, session: try SessionName(usable(target.session)),
-          deviceName: try RNBDProtocol.DeviceName(target.devicePath ?? ""),
-          accessMode: accessMode, paths: paths,
+          session: try SessionName(freeName(usable(target.session))), disks: disks, paths: paths,
           connectionCount: min(max(target.queueCount ?? target.connectionCount, 1), 15),
           policy: policy, deadTimeSeconds: UInt64(target.deadTimeSeconds ?? 0),
           shutdownTimeSeconds: target.shutdownTimeSeconds.map { UInt64($0) }
             ?? ShutdownPatience.absenceSecondsDefault)
       } catch { throw .rnbdName(error) }
+    }
+
+    private func accessMode(of target: AttachmentTarget) -> RNBDProtocol.AccessMode {
+      switch target.accessMode {
+      case .readOnly: .readOnly
+      case .readWrite: .readWrite
+      case .migration: .migration
+      }
+    }
+
+    /// Servers take a name once, and a session that is there takes no further device.
+    private func freeName(_ name: ByteString) -> ByteString {
+      var taken: [ByteString] = []
+      for device in UblkDevice.all() {
+        if case .rnbd(let plan) = device.plan { taken.append(plan.session.text) }
+      }
+      var free = name
+      var number = 0
+      while taken.contains(free) {
+        number += 1
+        free = name + ByteString("_\(number)")
+      }
+      return free
     }
 
     /// A session's name has neither dots nor slashes; the one that is made of addresses has.
@@ -131,23 +158,5 @@
 
   var hasRDMADevice: Bool {
     !((try? listDirectory("/sys/class/infiniband", limit: 64)) ?? []).isEmpty
-  }
-
-  extension UblkDevice {
-    /// Starts another process for a device of an RNBD server whose own is gone.
-    func takeUp(
-      _ plan: RNBDPlan, _ information: DeviceInformation, _ control: borrowing UblkControl
-    ) throws(UblkAttachError) -> UInt32 {
-      let page = try page(isNew: false)
-      let started: (process: UInt32, opened: RNBDProcess.Opened)
-      do {
-        started = try RNBDProcess.start(plan, device: self, information: information, page: page)
-      } catch { throw .process(error) }
-      do { try control.endRecovery(index, server: started.process) } catch {
-        _ = clinux_kill(CInt(started.process), 9)
-        throw .driver(error)
-      }
-      return started.process
-    }
   }
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the process behind an RNBD device must know to make its session: written beside the record of
-// the attachment, so that another process can take the device up. One `key=value` line each, as in
-// KeeperPlan, from which the key `rnbd-session` tells it apart.
+// What the process behind the RNBD devices of one session must know: written beside the record of each
+// attachment, so that another process can take the devices up. One `key=value` line each, as in
+// KeeperPlan, from which the key `rnbd-session` tells it apart; one `disk=` for each device.
 
 #if ROOTLINK_RDMA
   import LinuxSystem
@@ -9,27 +9,47 @@
   import RNBDClient
   import RNBDProtocol
   import RTRSProtocol
+  import UblkDriver
   import WireFormat
 
   struct RNBDPlan: Sendable {
-    var deviceIndex: UInt32
+    /// One device of the session.
+    struct Disk: Sendable {
+      /// Of its ublk device.
+      var index: UInt32
+      /// The device's; 0 before it is known.
+      var byteCount: UInt64 = 0
+      /// The largest request that the kernel makes; 0 before it is known.
+      var payloadByteCount: UInt64 = 0
+      /// As the server is asked for it.
+      var name: RNBDProtocol.DeviceName
+      var accessMode: AccessMode
+    }
+
     var session: SessionName
-    var deviceName: RNBDProtocol.DeviceName
-    var accessMode: AccessMode
+    /// 1 to `diskCountMaximum`.
+    var disks: [Disk]
     var paths: [PathAddresses]
     /// For requests, of each path; there is one more for control messages. 1 to 16.
     var connectionCount: UInt32
     var policy = PathPolicy.minInFlight
-    /// The device's; 0 before it is known.
-    var byteCount: UInt64 = 0
-    /// The largest request that the kernel makes; 0 before it is known.
-    var payloadByteCount: UInt64 = 0
     /// 0 is for ever.
     var deadTimeSeconds: UInt64 = 0
     var shutdownTimeSeconds = ShutdownPatience.absenceSecondsDefault
 
     static let byteCountMaximum = KeeperPlan.byteCountMaximum
     static let pathCountMaximum = 16
+    /// Of a session: each has its own requests and their memory.
+    static let diskCountMaximum = 8
+
+    /// Each path for people: `10.0.0.2@10.0.0.1:1234`.
+    var pathTexts: [ByteString] {
+      var texts: [ByteString] = []
+      for path in paths {
+        texts.append((path.source.map { $0.hostAndPort.host + "@" } ?? "") + path.destination.text)
+      }
+      return texts
+    }
 
     var encoded: ByteString {
       var text: ByteString = ""
@@ -38,9 +58,13 @@
       }
       func add(_ key: ByteString, _ value: UInt64) { add(key, ByteString("\(value)")) }
       add("rnbd-session", session.text)
-      add("device", UInt64(deviceIndex))
-      add("name", deviceName.text)
-      add("access", UInt64(accessMode.rawValue))
+      for disk in disks {
+        add(
+          "disk",
+          ByteString(
+            "\(disk.index) \(disk.accessMode.rawValue) \(disk.byteCount) \(disk.payloadByteCount) ")
+            + disk.name.text)
+      }
       for path in paths {
         add(
           "path",
@@ -53,8 +77,6 @@
       case .minInFlight: add("policy", 1)
       case .minLatency: add("policy", 2)
       }
-      add("size", byteCount)
-      add("payload", payloadByteCount)
       add("dead-time", deadTimeSeconds)
       add("shutdown-time", shutdownTimeSeconds)
       return text
@@ -67,6 +89,7 @@
       guard text.count <= Self.byteCountMaximum else { return nil }
       var values: [ByteString: ByteString] = [:]
       var paths: [PathAddresses] = []
+      var disks: [Disk] = []
       for line in text.fields(separatedBy: 0x0a) where !line.isEmpty {
         guard let (key, value) = line.cut(at: 0x3d), let plain = value.unescapingHexadecimal
         else { return nil }
@@ -75,6 +98,11 @@
             return nil
           }
           paths.append(path)
+        } else if key == "disk" {
+          guard let disk = Self.disk(plain), disks.count < Self.diskCountMaximum else {
+            return nil
+          }
+          disks.append(disk)
         } else {
           values[key] = plain
         }
@@ -82,24 +110,35 @@
       func number(_ key: ByteString, maximum: UInt64 = .max) -> UInt64? {
         values[key]?.decimal(maximum: maximum)
       }
-      guard !paths.isEmpty, let sessionText = values["rnbd-session"],
-        let session = try? SessionName(sessionText), let nameText = values["name"],
-        let name = try? RNBDProtocol.DeviceName(nameText),
-        let device = number("device", maximum: UInt64(UInt32.max)),
-        let access = number("access", maximum: 2),
-        let accessMode = AccessMode(rawValue: UInt8(access)),
+      guard !paths.isEmpty, !disks.isEmpty, let sessionText = values["rnbd-session"],
+        let session = try? SessionName(sessionText),
         let connections = number("connections", maximum: UInt64(connectionCountMaximum)),
         connections > 0, let policyNumber = number("policy", maximum: 2),
-        let size = number("size"), let payload = number("payload", maximum: 1 << 20),
         let deadTime = number("dead-time"),
         let shutdownTime = number("shutdown-time", maximum: UInt64(UInt32.max))
       else { return nil }
       self.init(
-        deviceIndex: UInt32(device), session: session, deviceName: name, accessMode: accessMode,
-        paths: paths, connectionCount: UInt32(connections),
+        session: session, disks: disks, paths: paths, connectionCount: UInt32(connections),
         policy: policyNumber == 0 ? .roundRobin : policyNumber == 1 ? .minInFlight : .minLatency,
-        byteCount: size, payloadByteCount: payload, deadTimeSeconds: deadTime,
-        shutdownTimeSeconds: shutdownTime)
+        deadTimeSeconds: deadTime, shutdownTimeSeconds: shutdownTime)
+    }
+
+    /// Four numbers and the name, which may have spaces.
+    private static func disk(_ text: ByteString) -> Disk? {
+      var rest = text
+      var numbers: [UInt64] = []
+      while numbers.count < 4 {
+        guard let (word, tail) = rest.cut(at: 0x20), let number = word.decimal() else { return nil }
+        numbers.append(number)
+        rest = tail
+      }
+      guard numbers[0] <= UInt64(UblkDevice.indexMaximum), numbers[1] <= 2,
+        let accessMode = AccessMode(rawValue: UInt8(numbers[1])), numbers[3] <= 1 << 20,
+        let name = try? RNBDProtocol.DeviceName(rest)
+      else { return nil }
+      return Disk(
+        index: UInt32(numbers[0]), byteCount: numbers[2], payloadByteCount: numbers[3],
+        name: name, accessMode: accessMode)
     }
 
     private static func path(_ text: ByteString) -> PathAddresses? {

@@ -40,6 +40,8 @@ struct TargetAttempt {
   }
 
   let target: AttachmentTarget
+  /// All that are to be attached over one session, `target` first.
+  let together: [AttachmentTarget]
   let interface: InterfaceChoice
   /// Whether a process is to stay and reconnect.
   let isKept: Bool
@@ -58,7 +60,7 @@ struct TargetAttempt {
   /// The error is that of the last address; those before it are handed to `note`.
   func run(
     _ book: inout AddressBook, note: (AttemptError) -> Void
-  ) throws(AttemptError) -> AttachedTarget {
+  ) throws(AttemptError) -> [AttachedTarget] {
     guard target.blockProtocol == .nbd else {
       #if ROOTLINK_RDMA
         return try attachRNBD(&book)
@@ -84,10 +86,10 @@ struct TargetAttempt {
     for index in paths.indices {
       do throws(AttemptError) {
         do throws(AttemptError) {
-          return try attach(paths, first: index, driver: target.driver)
+          return [try attach(paths, first: index, driver: target.driver)]
         } catch .driver(.driverMissing) where UblkControl.isAvailable {
           // Anew: the server is to know how the requests are numbered.
-          return try attach(paths, first: index, driver: .ublk)
+          return [try attach(paths, first: index, driver: .ublk)]
         }
       } catch {
         if let earlier = last { note(earlier) }

@@ -35,6 +35,12 @@ extension UblkDevice {
   var keeperPlanPath: ByteString { root + "/run/rootlink/" + name + ".keep" }
   var recordPath: ByteString { root + "/run/rootlink/" + name }
 
+  private var planText: ByteString? {
+    try? readFile(keeperPlanPath, limit: KeeperPlan.byteCountMaximum)
+  }
+  /// What another process needs to carry it.
+  var plan: UblkPlan? { planText.flatMap { UblkPlan(decoding: $0) } }
+
   /// What /run says of the attachment, if it is one of ours.
   var record: AttachmentRecord? {
     (try? readFile(recordPath, limit: AttachmentRecord.byteCountMaximum)).flatMap {
@@ -42,69 +48,83 @@ extension UblkDevice {
     }
   }
 
-  /// Makes the device, starts who carries its data, then the device itself.
+  /// Makes devices, one for each of `indices` (nil: any that is free), starts who carries their data,
+  /// then their disks. `export`: of the only device, where it is known already.
   static func attach(
-    _ plan: KeeperPlan, export: UblkExport, index: UInt32?,
-    connections: [LiveConnection]
-  ) throws(UblkAttachError) -> UblkDevice {
+    _ plan: UblkPlan, indices: [UInt32?], export: UblkExport? = nil,
+    connections: [LiveConnection] = []
+  ) throws(UblkAttachError) -> [UblkDevice] {
     let control = try openControl()
-    let information: DeviceInformation
-    do throws(UblkError) {
-      try control.checkFeatures()
-      information = try control.addDevice(
-        DeviceInformation(
-          queueDepth: UblkLimits.queueDepth,
-          requestByteCountMaximum: UblkLimits.requestByteCountMaximum,
-          device: index ?? DeviceInformation.anyDevice, features: UblkControl.needed))
-    } catch { throw .driver(error) }
-    let device = UblkDevice(index: information.device)
+    var devices: [UblkDevice] = []
     do throws(UblkAttachError) {
-      try device.bringUp(plan, export, information, connections, control)
+      var members: [UblkMember] = []
+      for index in indices {
+        let information: DeviceInformation
+        do throws(UblkError) {
+          try control.checkFeatures()
+          information = try control.addDevice(
+            DeviceInformation(
+              queueDepth: plan.sizes.queueDepth,
+              requestByteCountMaximum: plan.sizes.requestByteCountMaximum,
+              device: index ?? DeviceInformation.anyDevice, features: UblkControl.needed))
+        } catch { throw .driver(error) }
+        let device = UblkDevice(index: information.device)
+        devices.append(device)
+        members.append(
+          UblkMember(
+            device: device, information: information, page: try device.page(isNew: true)))
+      }
+      try bringUp(plan, members, export, connections, control)
     } catch {
-      try? control.deleteDevice(device.index)
-      device.forget()
+      for device in devices {
+        try? control.deleteDevice(device.index)
+        device.forget()
+      }
       throw error
     }
-    return device
+    return devices
   }
 
   static func openControl() throws(UblkAttachError) -> UblkControl {
     do { return try UblkControl() } catch { throw .driver(error) }
   }
 
-  private func bringUp(
-    _ plan: KeeperPlan, _ export: UblkExport, _ information: DeviceInformation,
+  private static func bringUp(
+    _ plan: UblkPlan, _ members: [UblkMember], _ export: UblkExport?,
     _ connections: [LiveConnection], _ control: borrowing UblkControl
   ) throws(UblkAttachError) {
-    let parameters: DeviceParameters
-    do throws(UblkGeometryError) {
-      parameters = try DeviceParameters(
-        export, requestByteCountMaximum: information.requestByteCountMaximum)
-    } catch { throw .driver(.geometry(error)) }
-    do { try control.setParameters(parameters, of: index) } catch { throw .driver(error) }
     var plan = plan
-    plan.deviceIndex = index
-    plan.blockByteCount = 1 << UInt64(parameters.logicalBlockShift)
-    plan.payloadByteCount = UInt64(parameters.requestSectorCountMaximum) * 512
-    let page = try page(isNew: true)
-    do {
-      try replaceFile(keeperPlanPath, with: plan.encoded, mode: 0o600)
-    } catch { throw .state(keeperPlanPath, error) }
-    let process: UInt32
-    do {
-      process = try UblkProcess.start(
-        plan, device: self, information: information, connections: connections, page: page)
-    } catch { throw .process(error) }
-    do throws(UblkError) {
-      try control.startDevice(index, server: process)
-      try makeNode()
-    } catch {
-      _ = clinux_kill(CInt(process), 9)
-      throw .driver(error)
-    }
-    do { try UblkStandby.start(plan, self, of: process, page: page) } catch {
-      _ = clinux_kill(CInt(process), 9)
+    var parameters: [DeviceParameters] = []
+    if let export { parameters = try plan.learn([export], of: members) }
+    let started: (process: UInt32, told: [UInt8])
+    do { started = try UblkProcess.start(plan, members, connections: connections) } catch {
       throw .process(error)
+    }
+    do throws(UblkAttachError) {
+      #if ROOTLINK_RDMA
+        if case .rnbd(let asked) = plan {
+          guard let exports = asked.exports(told: started.told) else { throw .process(.silent) }
+          parameters = try plan.learn(exports, of: members)
+        }
+      #endif
+      let text = plan.encoded
+      for (number, member) in members.enumerated() {
+        let device = member.device
+        do { try replaceFile(device.keeperPlanPath, with: text, mode: 0o600) } catch {
+          throw .state(device.keeperPlanPath, error)
+        }
+        do throws(UblkError) {
+          try control.setParameters(parameters[number], of: device.index)
+          try control.startDevice(device.index, server: started.process)
+          try device.makeNode()
+        } catch { throw .driver(error) }
+      }
+      do { try UblkStandby.start(plan, members, of: started.process) } catch {
+        throw .process(error)
+      }
+    } catch {
+      _ = clinux_kill(CInt(started.process), 9)
+      throw error
     }
   }
 
@@ -117,14 +137,7 @@ extension UblkDevice {
   /// The process that carries the data of a device, another one where its own is gone, and one that
   /// stands by, where there was none. Requests have waited meanwhile.
   func takeUp() throws(UblkAttachError) -> UInt32 {
-    guard let text = try? readFile(keeperPlanPath, limit: KeeperPlan.byteCountMaximum) else {
-      throw .noRecord(device: node)
-    }
-    let plan = KeeperPlan(decoding: text)
-    #if ROOTLINK_RDMA
-      let rnbdPlan = RNBDPlan(decoding: text)
-      guard plan != nil || rnbdPlan != nil else { throw .noRecord(device: node) }
-    #endif
+    guard let plan else { throw .noRecord(device: node) }
     let control = try Self.openControl()
     // Two must not do it at once.
     if standby != nil { return try awaitServer(control) }
@@ -133,46 +146,57 @@ extension UblkDevice {
       guard let found = try control.information(of: index) else { throw .noSuchDevice(node) }
       information = found
     } catch { throw .driver(error) }
-    if let process = livingServer(information) {
-      guard let plan else { throw .driver(.isServed(device: node, process: process)) }
-      let page = try page(isNew: false)
-      do { try UblkStandby.start(plan, self, of: process, page: page) } catch {
-        throw .process(error)
+    var members = [
+      UblkMember(device: self, information: information, page: try page(isNew: false))
+    ]
+    members[0].page.isOver = false
+    for other in siblings {
+      guard let found = try? control.information(of: other.index), found.state != .dead else {
+        continue
       }
-      return process
+      let page = try other.page(isNew: false)
+      if page.isOver { continue }
+      members.append(UblkMember(device: other, information: found, page: page))
     }
-    #if ROOTLINK_RDMA
-      if let rnbdPlan {
-        do { try control.startRecovery(index, until: .milliseconds(5000)) } catch {
-          throw .driver(error)
-        }
-        return try takeUp(rnbdPlan, information, control)
-      }
-    #endif
-    guard let plan else { throw .noRecord(device: node) }
-    let page = try page(isNew: false)
-    let process = try recover(
-      plan, information, page: page, control, until: .milliseconds(5000))
-    do { try UblkStandby.start(plan, self, of: process, page: page) } catch {
-      throw .process(error)
+    let process: UInt32
+    if let living = livingServer(information) {
+      process = living
+    } else {
+      process = try Self.recover(plan, members, control, until: .milliseconds(5000))
     }
+    do { try UblkStandby.start(plan, members, of: process) } catch { throw .process(error) }
     return process
   }
 
+  /// The others that the same process carries.
+  private var siblings: [UblkDevice] {
+    guard let text = planText, let plan else { return [] }
+    var siblings: [UblkDevice] = []
+    for other in plan.indices where other != index {
+      let device = UblkDevice(index: other, root: root)
+      // The number may be somebody else's by now.
+      if device.planText == text { siblings.append(device) }
+    }
+    return siblings
+  }
+
   /// Another process goes on where the last one stopped.
-  func recover(
-    _ plan: KeeperPlan, _ information: DeviceInformation, page: UblkStatePage,
-    _ control: borrowing UblkControl, in surroundings: UblkSurroundings? = nil,
-    until deadline: Deadline
+  static func recover(
+    _ plan: UblkPlan, _ members: [UblkMember], _ control: borrowing UblkControl,
+    in surroundings: UblkSurroundings? = nil, until deadline: Deadline
   ) throws(UblkAttachError) -> UInt32 {
-    do { try control.startRecovery(index, until: deadline) } catch { throw .driver(error) }
+    do throws(UblkError) {
+      for member in members {
+        try control.startRecovery(member.device.index, until: deadline)
+      }
+    } catch { throw .driver(error) }
     let process: UInt32
-    do {
-      process = try UblkProcess.start(
-        plan, device: self, information: information, connections: [], page: page,
-        in: surroundings)
-    } catch { throw .process(error) }
-    do { try control.endRecovery(index, server: process) } catch {
+    do { process = try UblkProcess.start(plan, members, in: surroundings).process } catch {
+      throw .process(error)
+    }
+    do throws(UblkError) {
+      for member in members { try control.endRecovery(member.device.index, server: process) }
+    } catch {
       _ = clinux_kill(CInt(process), 9)
       throw .driver(error)
     }
@@ -213,17 +237,22 @@ extension UblkDevice {
     try end(isForced: isForced)
   }
 
-  /// Ends the device. Forced: requests that are out fail, whoever waits for them.
+  /// Ends the device. Forced: requests that are out fail, whoever waits for them. Those of others
+  /// that the same process carries wait until another one goes on with them.
   func end(isForced: Bool) throws(UblkError) {
     let control = try UblkControl()
     guard let information = try control.information(of: index) else { throw .noSuchDevice(node) }
+    let isAlone = siblings.isEmpty
+    let page = try? page(isNew: false)
     if isForced, let process = information.serverProcess {
-      endStandby()
+      page?.isOver = true
+      if isAlone { endStandby() }
       // Only what still serves it: the number may be somebody else's by now.
       if processName(process) == "rootlink-ublk" { _ = clinux_kill(CInt(process), 9) }
     }
     try control.stopDevice(index)
-    endStandby()
+    page?.isOver = true
+    if isAlone { endStandby() }
     try control.deleteDevice(index)
     forget()
   }

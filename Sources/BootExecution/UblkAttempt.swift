@@ -36,11 +36,11 @@ extension TargetAttempt {
     let device: UblkDevice
     do {
       device = try UblkDevice.attach(
-        plan,
+        .nbd(plan), indices: [target.device?.number],
         export: UblkExport(
           export.byteCount, flags: plan.flags, sizes: export.blockSizes,
           minimumBlockByteCount: minimum),
-        index: target.device?.number, connections: connections)
+        connections: connections)[0]
     } catch { throw .ublk(error) }
     let attachMilliseconds = MonotonicTime.now.milliseconds(since: start)
     let looked = MonotonicTime.now

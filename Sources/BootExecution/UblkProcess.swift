@@ -31,6 +31,8 @@ struct UblkSurroundings: Sendable {
   var signs: ShutdownSigns
   /// /dev for a process that cannot reach it by its name, or -1.
   var nodes: CInt = -1
+  /// /proc, for one that opens more than that: process 1 reaches it. Or -1.
+  var processes: CInt = -1
 
   static func open() -> UblkSurroundings {
     var log: CInt = -1
@@ -38,7 +40,7 @@ struct UblkSurroundings: Sendable {
     return UblkSurroundings(log: log, signs: ShutdownSigns.open())
   }
 
-  var descriptors: [CInt] { [log, nodes].filter { $0 >= 0 } + signs.descriptors }
+  var descriptors: [CInt] { [log, nodes, processes].filter { $0 >= 0 } + signs.descriptors }
   func close() { for number in descriptors { _ = clinux_close(number) } }
 }
 
@@ -47,18 +49,26 @@ enum UblkProcess {
   /// For what a reconnection might need; it is meant to need nothing.
   static let reserveByteCount = 16 << 10
 
-  /// Forks it and waits until it has fetched every tag; its number. `connections` stay open here; slots
-  /// without one are connected by it.
+  /// Forks it and waits until it has fetched every tag; the process, and what it told. `connections`
+  /// stay open here; slots without one are connected by it.
   static func start(
-    _ plan: KeeperPlan, device: UblkDevice, information: DeviceInformation,
-    connections: [LiveConnection], page: UblkStatePage, in given: UblkSurroundings? = nil
-  ) throws(UblkProcessError) -> UInt32 {
-    let process = try start(in: given, readyMilliseconds: readyMilliseconds) {
-      surroundings, ready in
-      carry(plan, device, information, connections, page, surroundings, ready: ready)
-    }.process
-    if given == nil { spareFromKillall(process, device: device.name) }
-    return process
+    _ plan: UblkPlan, _ members: [UblkMember], connections: [LiveConnection] = [],
+    in given: UblkSurroundings? = nil
+  ) throws(UblkProcessError) -> (process: UInt32, told: [UInt8]) {
+    var milliseconds = readyMilliseconds
+    #if ROOTLINK_RDMA
+      if case .rnbd = plan { milliseconds += RNBDProcess.openMilliseconds }
+    #endif
+    let started = try start(in: given, readyMilliseconds: milliseconds) { surroundings, ready in
+      switch plan {
+      case .nbd(let plan): carry(plan, members[0], connections, surroundings, ready: ready)
+      #if ROOTLINK_RDMA
+        case .rnbd(let plan): RNBDProcess.carry(plan, members, surroundings, ready: ready)
+      #endif
+      }
+    }
+    if given == nil { spareFromKillall(started.process, device: members[0].device.name) }
+    return started
   }
 
   /// Forks; `carry` is run in the child with its surroundings, which are opened here when they are not
@@ -106,10 +116,10 @@ enum UblkProcess {
 
   /// In the child; returns when the device is gone.
   private static func carry(
-    _ plan: KeeperPlan, _ device: UblkDevice, _ information: DeviceInformation,
-    _ connections: [LiveConnection], _ page: UblkStatePage, _ surroundings: UblkSurroundings,
-    ready: consuming FileDescriptor
+    _ plan: KeeperPlan, _ member: UblkMember, _ connections: [LiveConnection],
+    _ surroundings: UblkSurroundings, ready: consuming FileDescriptor
   ) {
+    let device = member.device
     var kept: [CInt] = [ready.rawValue] + surroundings.descriptors
     var sockets: [CInt] = []
     for connection in connections { sockets.append(connection.descriptor) }
@@ -127,7 +137,7 @@ enum UblkProcess {
     limits.deadNanoseconds = min(plan.deadTimeSeconds, 1 << 31) * 1_000_000_000
     let queue: UblkQueue
     do {
-      queue = try UblkQueue(device, depth: information.queueDepth, in: surroundings.nodes)
+      queue = try UblkQueue(device, depth: member.information.queueDepth, in: surroundings.nodes)
     } catch { return tell(ready, error.report.reason) }
     if surroundings.nodes >= 0 { _ = clinux_close(surroundings.nodes) }
     let ring: IORing
@@ -140,7 +150,7 @@ enum UblkProcess {
       device: device.name,
       log: KeeperLog(descriptor: descriptor, isKernelLog: true))
     var engine = UblkEngine(
-      queue, ring: ring, slotCount: Int(plan.connectionCount), source: source, page: page,
+      queue, ring: ring, slotCount: Int(plan.connectionCount), source: source, page: member.page,
       limits: limits, shutdown: shutdown)
     do { try engine.start(sockets) } catch {
       return tell(ready, "io_uring: \(error.text)")

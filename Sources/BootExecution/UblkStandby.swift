@@ -37,9 +37,9 @@ struct UblkStandby: ~Copyable {
   private static let pauseMilliseconds: UInt64 = 1000
   private static let driverMilliseconds: UInt64 = 5000
 
-  private let plan: KeeperPlan
-  private let device: UblkDevice
-  private let page: UblkStatePage
+  private let plan: UblkPlan
+  /// Those that are there when `plan` is carried anew.
+  private var members: [UblkMember]
   private let control: UblkControl
   private let surroundings: UblkSurroundings
   private let deviceName: [UInt8]
@@ -47,48 +47,53 @@ struct UblkStandby: ~Copyable {
 
   /// Forks it and waits until it watches over `process`.
   static func start(
-    _ plan: KeeperPlan, _ device: UblkDevice, of process: UInt32, page: UblkStatePage
+    _ plan: UblkPlan, _ members: [UblkMember], of process: UInt32
   ) throws(UblkProcessError) {
     let standby = try UblkProcess.start(readyMilliseconds: UblkProcess.readyMilliseconds) {
       surroundings, ready in
-      stand(by: process, plan, device, page, surroundings, ready: ready)
+      stand(by: process, plan, members, surroundings, ready: ready)
     }.process
-    do {
-      try replaceFile(device.standbyPath, with: ByteString("\(standby)\n"), mode: 0o600)
-    } catch {
-      _ = clinux_kill(CInt(standby), 9)
-      throw .system(step: device.standbyPath, error)
+    for member in members {
+      do {
+        try replaceFile(
+          member.device.standbyPath, with: ByteString("\(standby)\n"), mode: 0o600)
+      } catch {
+        _ = clinux_kill(CInt(standby), 9)
+        throw .system(step: member.device.standbyPath, error)
+      }
     }
-    spareFromKillall(standby, device: device.name + "-standby")
+    spareFromKillall(standby, device: members[0].device.name + "-standby")
   }
 
   /// In the child; returns when the device is gone.
   private static func stand(
-    by process: UInt32, _ plan: KeeperPlan, _ device: UblkDevice, _ page: UblkStatePage,
-    _ given: UblkSurroundings, ready: consuming FileDescriptor
+    by process: UInt32, _ plan: UblkPlan, _ members: [UblkMember], _ given: UblkSurroundings,
+    ready: consuming FileDescriptor
   ) {
     becomeKeeper(named: "rootlink-standby", keeping: [ready.rawValue] + given.descriptors)
+    let name = members[0].device.name
     var surroundings = given
     var log = KeeperLog(descriptor: given.log, isKernelLog: true)
-    for failure in TaskGuard.applyAll() {
-      log.warn(device.name, failure.guard.text, failure.error)
-    }
+    for failure in TaskGuard.applyAll() { log.warn(name, failure.guard.text, failure.error) }
     let control: UblkControl
     do { control = try UblkControl() } catch {
       return UblkProcess.tell(ready, error.report.reason)
     }
-    do { surroundings.nodes = try FileDescriptor.open("/dev").release() } catch {
-      return UblkProcess.tell(ready, "/dev: \(error.text)")
-    }
+    do {
+      surroundings.nodes = try FileDescriptor.open("/dev").release()
+      #if ROOTLINK_RDMA
+        surroundings.processes = try FileDescriptor.open("/proc").release()
+      #endif
+    } catch { return UblkProcess.tell(ready, "/dev, /proc: \(error.text)") }
     var standby = UblkStandby(
-      plan: plan, device: device, page: page, control: control, surroundings: surroundings,
-      deviceName: device.name.bytes, log: log)
+      plan: plan, members: members, control: control, surroundings: surroundings,
+      deviceName: name.bytes, log: log)
     do { try ready.write([0]) } catch { return }
     _ = clinux_close(ready.release())
     standby.run(process)
   }
 
-  /// Until the device is stopped.
+  /// Until every device is stopped.
   private mutating func run(_ first: UInt32) {
     var process = first
     var isOwn = false
@@ -107,32 +112,61 @@ struct UblkStandby: ~Copyable {
     _ = clinux_close(number)
   }
 
-  /// Who carries the data after `ended`, and whether it is a child; nil when the device is stopped.
+  /// What is to be done about the devices of a process that has ended.
+  private enum Finding {
+    case gone, quiesced
+    case servedBy(UInt32)
+    case unsettled
+  }
+
+  /// Who carries the data after `ended`, and whether it is a child; nil when the devices are stopped.
   private mutating func replacement(of ended: UInt32) -> (process: UInt32, isOwn: Bool)? {
     while true {
-      let found: DeviceInformation?
-      do { found = try control.information(of: device.index) } catch {
-        say(.error, "the driver does not answer: ", error.report.reason)
+      switch look(after: ended) {
+      case .gone: return nil
+      // `rootlink attach --keep` was faster.
+      case .servedBy(let process): return (process, false)
+      case .quiesced:
+        if let process = replace() { return (process, true) }
         pause(milliseconds: Self.pauseMilliseconds)
-        continue
-      }
-      guard let information = found, information.state != .dead else { return nil }
-      if information.state == .quiesced {
-        if let process = replace(information) { return (process, true) }
-        pause(milliseconds: Self.pauseMilliseconds)
-      } else if let process = information.serverProcess, process != ended {
-        return (process, false)  // `rootlink attach --keep` was faster.
-      } else {
-        pause(milliseconds: Self.lookMilliseconds)
+      case .unsettled: pause(milliseconds: Self.lookMilliseconds)
       }
     }
   }
 
-  private mutating func replace(_ information: DeviceInformation) -> UInt32? {
+  /// Looks at every device, and forgets those that are gone.
+  private mutating func look(after ended: UInt32) -> Finding {
+    var finding = Finding.gone
+    var number = 0
+    while number < members.count {
+      let found: DeviceInformation?
+      do { found = try control.information(of: members[number].device.index) } catch {
+        say(.error, "the driver does not answer: ", error.report.reason)
+        pause(milliseconds: Self.pauseMilliseconds)
+        return .unsettled
+      }
+      guard let information = found, information.state != .dead, !members[number].page.isOver
+      else {
+        members.remove(at: number)
+        continue
+      }
+      members[number].information = information
+      if information.state == .quiesced {
+        if case .gone = finding { finding = .quiesced }
+      } else if let process = information.serverProcess, process != ended {
+        if case .unsettled = finding {} else { finding = .servedBy(process) }
+      } else {
+        finding = .unsettled
+      }
+      number += 1
+    }
+    return finding
+  }
+
+  private mutating func replace() -> UInt32? {
     do throws(UblkAttachError) {
-      let process = try device.recover(
-        plan, information, page: page, control, in: surroundings,
-        until: .milliseconds(Self.driverMilliseconds))
+      let process = try UblkDevice.recover(
+        plan, members, control, in: surroundings, until: .milliseconds(Self.driverMilliseconds))
       log.begin(.warning, deviceName)
       log.add("the process that carried its data has ended; process ")
       log.add(UInt64(process))

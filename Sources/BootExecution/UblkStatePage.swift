@@ -4,7 +4,8 @@
 // that a server can tell its requests from copies that are still on their way; `rootlink status`
 // reads how many connections live.
 //
-//   0 magic, 8 live connections, 16 losses, 24 requests sent again, 32 allocations, 512 counters
+//   0 magic, 8 live connections, 16 losses, 24 requests sent again, 32 it is over, 40 open at the
+//   server, 48 a bit for each path that is up, 512 counters
 
 import CLinux
 import LinuxSystem
@@ -42,21 +43,46 @@ import WireFormat
     }
   }
 
-  /// What the file says, without mapping it; zeroes when there is none.
-  static func read(_ device: UblkDevice) -> (live: UInt32, losses: UInt64, repeated: UInt64) {
-    guard let text = try? readFile(path(device), limit: byteCount), text.count >= 32 else {
-      return (0, 0, 0)
+  /// What the file of a device says; zeroes when there is none.
+  struct Reading: Sendable {
+    var liveCount: UInt32 = 0
+    var lossCount: UInt64 = 0
+    var repeatedCount: UInt64 = 0
+    var isOpen = false
+    var pathsUp: UInt64 = 0
+
+    /// Without mapping it.
+    init(of device: UblkDevice) {
+      guard let text = try? readFile(path(device), limit: byteCount), text.count >= 56 else {
+        return
+      }
+      let bytes = text.bytes.span
+      liveCount = bytes.native(UInt32.self, at: 8)
+      lossCount = bytes.native(UInt64.self, at: 16)
+      repeatedCount = bytes.native(UInt64.self, at: 24)
+      isOpen = bytes.native(UInt32.self, at: 40) != 0
+      pathsUp = bytes.native(UInt64.self, at: 48)
     }
-    let bytes = text.bytes.span
-    return (
-      bytes.native(UInt32.self, at: 8), bytes.native(UInt64.self, at: 16),
-      bytes.native(UInt64.self, at: 24)
-    )
   }
 
   var liveCount: UInt32 {
     get { unsafe base.load(fromByteOffset: 8, as: UInt32.self) }
     nonmutating set { unsafe base.storeBytes(of: newValue, toByteOffset: 8, as: UInt32.self) }
+  }
+  /// The device ends, or has ended: nobody takes it up any more.
+  var isOver: Bool {
+    get { unsafe base.load(fromByteOffset: 32, as: UInt32.self) != 0 }
+    nonmutating set {
+      unsafe base.storeBytes(of: newValue ? 1 : 0, toByteOffset: 32, as: UInt32.self)
+    }
+  }
+  /// RNBD: the server has it open for us.
+  func setOpen(_ isOpen: Bool) {
+    unsafe base.storeBytes(of: isOpen ? 1 : 0, toByteOffset: 40, as: UInt32.self)
+  }
+  /// RNBD: the paths that are up; the first has the lowest bit.
+  func setPathsUp(_ bits: UInt64) {
+    unsafe base.storeBytes(of: bits, toByteOffset: 48, as: UInt64.self)
   }
   var lossCount: UInt64 { unsafe base.load(fromByteOffset: 16, as: UInt64.self) }
   var repeatedCount: UInt64 { unsafe base.load(fromByteOffset: 24, as: UInt64.self) }

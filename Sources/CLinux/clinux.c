@@ -85,6 +85,7 @@ int clinux_stat(const char *path, struct clinux_status *into) {
   return 0;
 }
 int clinux_O_DIRECT(void) { return O_DIRECT; }
+int clinux_O_PATH(void) { return O_PATH; }
 int clinux_fallocate(int fd, int mode, int64_t offset, int64_t count) {
   return fallocate(fd, mode, offset, count) < 0 ? -errno : 0;
 }

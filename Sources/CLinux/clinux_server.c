@@ -95,7 +95,6 @@ int clinux_raise_open_file_limit(void) {
   return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }
 
-int clinux_O_PATH(void) { return O_PATH; }
 int clinux_open_beneath(int at, const char *path) {
   struct open_how how = {
       .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};

@@ -31,6 +31,8 @@ public struct OpenFlags: OptionSet, Sendable {
   public static let truncate = OpenFlags(rawValue: 0o1000)
   public static let append = OpenFlags(rawValue: 0o2000)
   public static let nonBlocking = OpenFlags(rawValue: 0o4000)
+  /// A place and not what is in it: for who only goes there, or looks from there.
+  public static let path = OpenFlags(rawValue: clinux_O_PATH())
   public static let direct = OpenFlags(rawValue: clinux_O_DIRECT())
 }
 

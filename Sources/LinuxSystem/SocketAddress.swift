@@ -71,10 +71,12 @@ public struct SocketAddress: Sendable {
 extension SocketAddress {
   public var isUnix: Bool { family == CInt(clinux_AF_UNIX) }
 
-  /// The address without its brackets, and the port; a path and 0 for a Unix socket.
+  /// The address without its brackets, and the port; a path and 0 for a Unix socket, all of it and 0
+  /// for a GID.
   public var hostAndPort: (host: ByteString, port: UInt16) {
     let text = text
-    guard !isUnix, let colon = text.bytes.lastIndex(of: 0x3a) else {
+    guard !isUnix, family != Self.infiniBandFamily, let colon = text.bytes.lastIndex(of: 0x3a)
+    else {
       return (text.dropping(prefix: "unix:") ?? text, 0)
     }
     let port = ByteString(text.bytes[(colon + 1)...]).decimal(maximum: 65_535) ?? 0

@@ -13,7 +13,8 @@ let usage = """
          rootlink detach DEVICE [--force]
          rootlink --version | --help
   Attaches the root device that the kernel command line or a DHCP lease names.
-    TARGET               What to attach instead: nbd://HOST[:PORT]/EXPORT, or what nbdroot= takes.
+    TARGET               What to attach instead: nbd://HOST[:PORT]/EXPORT, or what nbdroot= and
+                         ibnbd-root= take.
     --device DEVICE      Attach as DEVICE (default: as the command line says, else /dev/nbd0).
     --driver NAME        Who carries the data: the kernel (nbd) or a process of ours (ublk).
     --connections N      Up to N connections, if the server allows several (default 1, at most 16).

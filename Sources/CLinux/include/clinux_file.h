@@ -29,6 +29,7 @@ static inline int clinux_openat(int dir, const char *path, int flags, unsigned m
   return fd < 0 ? -errno : fd;
 }
 int clinux_O_DIRECT(void); /* differs between architectures */
+int clinux_O_PATH(void);
 static inline int clinux_close(int fd) { return close(fd) < 0 ? -errno : 0; }
 static inline int clinux_dup_cloexec(int fd) {
   int r = fcntl(fd, F_DUPFD_CLOEXEC, 3);

@@ -30,6 +30,10 @@ static inline int clinux_fork(void) {
   pid_t pid = fork();
   return pid < 0 ? -errno : pid;
 }
+/* That directory becomes the root and the working directory of this process. */
+static inline int clinux_enter_root(int directory) {
+  return fchdir(directory) < 0 || chroot(".") < 0 ? -errno : 0;
+}
 static inline int clinux_setsid(void) { return setsid() < 0 ? -errno : 0; }
 /* The exit status, 256 + the signal, or a negated errno. */
 int clinux_wait(int pid);

@@ -37,7 +37,6 @@ int clinux_raise_open_file_limit(void);
 /* Names what `path` leads to below the directory `at`, links included, with O_PATH. -EXDEV when it
    leads out of it; -ELOOP for links of /proc. */
 int clinux_open_beneath(int at, const char *path);
-int clinux_O_PATH(void);
 /* A counter that is readable when it is not 0: signal adds, clear takes all. None of them blocks. */
 int clinux_event_descriptor(void);
 int clinux_event_signal(int fd);
