@@ -22,7 +22,21 @@ struct BootGuest: Sendable {
     case nbdClient = "nbd-client"
     case both
   }
-  enum Disk: String, Sendable { case plain, partitioned }
+  enum Disk: String, Sendable {
+    case plain, partitioned
+
+    /// Its file system, as the tools of e2fsprogs take it.
+    func device(in image: URL) -> String {
+      self == .plain ? image.path : "\(image.path)?offset=1048576"
+    }
+
+    /// Has debugfs(8) change the file system of an image before a guest starts.
+    func change(_ image: URL, _ requests: [String]) async throws {
+      for request in requests {
+        _ = try await HostProcess.run(["debugfs", "-w", "-R", request, device(in: image)])
+      }
+    }
+  }
   /// Of the file system in the partition. Source: Tests/BootTests/lab/make-image.sh.
   static let partitionUUID = "6b1d3c5e-8f0a-4c2d-9e7b-1a2b3c4d5e6f"
 
@@ -95,38 +109,14 @@ struct BootGuest: Sendable {
     servers += try await meanwhile(RunningGuest(network: network, disk: copy, qemu: qemu))
     let status = try await qemu.status(withinSeconds: deadlineSeconds)
     if replaysJournal {
-      _ = try? await HostProcess.run(["e2fsck", "-f", "-y", device(copy, disk)], withinSeconds: 60)
+      _ = try? await HostProcess.run(
+        ["e2fsck", "-f", "-y", disk.device(in: copy)], withinSeconds: 60)
     }
-    let outcome = BootOutcome(
+    let outcome = await BootOutcome(
       name: name, nonce: nonce, console: qemu.text, status: status,
-      servers: servers.map { $0.text }, marker: await marker(in: copy, layout: disk),
-      fileSystemIsClean: await fileSystemIsClean(in: copy, layout: disk))
+      servers: servers.map { $0.text }, on: copy, disk)
     print("boot \(name): \((ContinuousClock().now - started).components.seconds) s")
     return outcome
-  }
-
-  private func device(_ image: URL, _ layout: Disk) -> String {
-    layout == .plain ? image.path : "\(image.path)?offset=1048576"
-  }
-
-  /// Has debugfs(8) change the file system of an image before the guest starts.
-  func change(_ image: URL, _ requests: [String]) async throws {
-    for request in requests {
-      _ = try await HostProcess.run(["debugfs", "-w", "-R", request, device(image, disk)])
-    }
-  }
-
-  private func marker(in image: URL, layout: Disk) async -> String {
-    let text = try? await HostProcess.run(
-      ["debugfs", "-R", "cat /var/lib/boot-check/marker", device(image, layout)])
-    // Its first line is its version.
-    return (text ?? "").split(separator: "\n").filter { !$0.hasPrefix("debugfs ") }
-      .joined(separator: "\n")
-  }
-
-  private func fileSystemIsClean(in image: URL, layout: Disk) async -> Bool {
-    (try? await HostProcess.run(["e2fsck", "-f", "-n", device(image, layout)], withinSeconds: 60))
-      != nil
   }
 }
 
@@ -153,6 +143,26 @@ struct BootOutcome: Sendable {
   let servers: [String]
   let marker: String
   let fileSystemIsClean: Bool
+
+  /// With what is found on the disk.
+  init(
+    name: String, nonce: String, console: String, status: Int32, servers: [String],
+    on image: URL, _ layout: BootGuest.Disk = .plain
+  ) async {
+    self.name = name
+    self.nonce = nonce
+    self.console = console
+    self.status = status
+    self.servers = servers
+    let device = layout.device(in: image)
+    let text = try? await HostProcess.run(
+      ["debugfs", "-R", "cat /var/lib/boot-check/marker", device])
+    // Its first line is its version.
+    marker = (text ?? "").split(separator: "\n").filter { !$0.hasPrefix("debugfs ") }
+      .joined(separator: "\n")
+    fileSystemIsClean =
+      (try? await HostProcess.run(["e2fsck", "-f", "-n", device], withinSeconds: 60)) != nil
+  }
 
   /// What keeps this from being a boot to the end; empty if nothing does.
   var problems: [String] {

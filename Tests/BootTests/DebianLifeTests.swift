@@ -35,12 +35,14 @@ struct DebianLifeTests {
   }
 
   /// What an administrator installs who wants `systemctl start rootlink-keep@DEVICE`.
-  private static func installClient(_ guest: BootGuest, on disk: URL) async throws {
+  static func installClient(
+    _ program: URL = BootLab.client, _ layout: BootGuest.Disk = .plain, on disk: URL
+  ) async throws {
     let unit = BootLab.repository.appending(path: "systemd/rootlink-keep@.service")
-    try await guest.change(
+    try await layout.change(
       disk,
       [
-        "write \(BootLab.client.path) /usr/sbin/rootlink",
+        "write \(program.path) /usr/sbin/rootlink",
         "set_inode_field /usr/sbin/rootlink mode 0100755",
         "write \(unit.path) /etc/systemd/system/rootlink-keep@.service",
       ])
@@ -63,7 +65,7 @@ struct DebianLifeTests {
     let servers = Started()
     let outcome = try await guest.boot(
       prepare: { network, disk in
-        try await Self.installClient(guest, on: disk)
+        try await Self.installClient(BootLab.client, guest.disk, on: disk)
         await servers.add(try await network.serve(disk))
         return await servers.all
       },
@@ -116,7 +118,8 @@ struct DebianLifeTests {
       "make-initramfs.sh", "--kernel", guest.kernel.rawValue, "--generator",
       guest.generator.rawValue, "--hook", guest.hook.rawValue)
     let tree = try await BootLab.results.path("unpack-initramfs.sh", image)
-    try await guest.change(disk, ["rm /boot/initramfs.tar", "write \(tree) /boot/initramfs.tar"])
+    try await guest.disk.change(
+      disk, ["rm /boot/initramfs.tar", "write \(tree) /boot/initramfs.tar"])
   }
 
   static let abandoned: [BootGuest] = [

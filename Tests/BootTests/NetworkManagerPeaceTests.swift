@@ -59,7 +59,7 @@ struct NetworkManagerPeaceTests {
       "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n".utf8
     ).write(to: text)
     defer { try? FileManager.default.removeItem(at: text) }
-    try await guest.change(
+    try await guest.disk.change(
       disk, ["rm /etc/network/interfaces", "write \(text.path) /etc/network/interfaces"])
   }
 }

@@ -52,6 +52,15 @@ final class RDMAClientLab {
     try client.run("rootlink attach --once --cmdline 'ibnbd-root=\(words) \(besides)' 2>&1")
   }
 
+  /// Kills the process that carries the data, and waits for the one that goes on.
+  func killCarrier() throws {
+    try client.need(
+      "carrier() { rootlink status --json | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'; }; "
+        + "old=$(carrier); kill -9 $old; "
+        + "until_true 60 sh -c 'rootlink status --json | grep -q state.:.open && "
+        + "! rootlink status --json | grep -q pid.:'$old,")
+  }
+
   func status() throws -> String { try client.need("rootlink status --json") }
   func lines(_ text: String) throws -> Int {
     Int(try client.need("dmesg | grep -c '\(text)' || true")) ?? -1
@@ -122,10 +131,8 @@ struct RDMAClientTests {
     try server.need(
       "for path in /sys/class/rtrs-server/*/paths/*; do echo 1 >$path/disconnect; done")
     try client.need("until_true 40 sh -c 'rootlink status --json | grep -q connected.:2'")
-    // The process dies, and another takes the device up.
-    try client.need(
-      "kill -9 $(rootlink status --json | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/') && "
-        + "until_true 60 rootlink attach --keep ublkb0")
+    // The process dies, and the one that stands by starts another.
+    try lab.killCarrier()
     try client.need("sleep 1; touch /tmp/stop; wait", seconds: 60)
     let count = try client.need("numbered $disk")
     #expect(count.contains("failed 0"), "\(count)")
@@ -137,6 +144,79 @@ struct RDMAClientTests {
     try lab.expectPeace()
   }
 
+  @Test("carries several devices of Linux's server over one session, each by itself")
+  func sharedSession() throws {
+    let lab = try RDMAClientLab("ours-shared")
+    let (server, client) = (lab.server, lab.client)
+    try server.need(
+      "truncate -s 16M /tmp/disk0 /tmp/disk1 && modprobe loop && losetup /dev/loop0 /tmp/disk0 && "
+        + "losetup /dev/loop1 /tmp/disk1 && modprobe rnbd_server dev_search_path=/")
+    // Soft-RoCE has no addresses of InfiniBand's own.
+    let foreign = try lab.attach("sessname=ours,path=gid:fe80::1,device_path=/dev/loop0")
+    #expect(
+      foreign.status == 1 && foreign.output.contains("gid:fe80")
+        && foreign.output.contains("errno 19"),
+      "\(foreign)")
+    let words = (0..<2).map { "sessname=ours,\(lab.paths),device_path=/dev/loop\($0)" }
+    let attached = try lab.attach(words[0], besides: "ibnbd-root=\(words[1])")
+    #expect(attached.status == 0, "\(attached)")
+    #expect(try server.need("ls /sys/class/rtrs-server | grep -v ctl") == "ours")
+    try client.need("until_true 20 sh -c 'rootlink status --json | grep -q connected.:2'")
+    for number in 0..<2 {
+      let status = try client.need("rootlink status ublkb\(number) --json")
+      for key in [
+        "\"state\":\"open\"", "\"session\":\"ours\"", "\"mappingPath\":\"/dev/loop\(number)\"",
+        "\"accessMode\":\"rw\"",
+        "{\"path\":\"\(client.secondAddress)@\(server.secondAddress):1234\",\"state\":\"connected\"}",
+      ] { #expect(status.contains(key), "\(key) in \(status)") }
+    }
+    #expect(
+      try client.need("rootlink status --json | grep -o 'pid.:[0-9]*' | sort -u | wc -l") == "1")
+    // What is in use is not let go of.
+    let busy = try client.run(
+      "mkswap /dev/ublkb1 >/dev/null; swapon /dev/ublkb1; rootlink detach ublkb1 2>&1")
+    #expect(busy.status == 1 && busy.output.contains("busy"), "\(busy)")
+    try client.need("swapoff /dev/ublkb1")
+
+    // Both go on without an error when their process is killed, and all paths are cut.
+    try client.need("disk=/dev/ublkb0; numbers $disk & sleep 1")
+    try lab.killCarrier()
+    let sum = try client.need("copy /dev/ublkb1 16", seconds: 240)
+    #expect(try server.need("sha256sum </dev/loop1") == sum)
+    lab.wire.setCut(true, cards: client.card, client.secondCard)
+    try client.need("until_true 40 sh -c 'rootlink status ublkb1 --json | grep -q state.:.closed'")
+    lab.wire.setCut(false, cards: client.card, client.secondCard)
+    try client.need("until_true 40 sh -c 'rootlink status ublkb1 --json | grep -q state.:.open'")
+    // One is let go of, and the other is left alone.
+    let before = try client.need("carrier | head -c 20")
+    try client.need("rootlink detach ublkb1 && [ ! -e /sys/block/ublkb1 ]")
+    try server.need("until_true 10 sh -c '! ls /sys/class/rnbd-server/ctl/devices | grep loop1'")
+    // Later it gets a session of its own.
+    #expect(try lab.attach(words[1], besides: "").status == 0)
+    #expect(try client.need("rootlink status ublkb1 --json").contains("\"session\":\"ours_1\""))
+    try client.need("copy /dev/ublkb1 1 && rootlink detach ublkb1")
+    #expect(try client.need("carrier | head -c 20") == before)
+    try client.need("sleep 1; touch /tmp/stop; wait", seconds: 60)
+    let count = try client.need("numbered $disk")
+    #expect(count.contains("failed 0"), "\(count)")
+    try client.need("rootlink detach $disk; rm -f /tmp/stop")
+
+    // By force, with a request in flight that no server answers: the other one goes on.
+    #expect(try lab.attach(words[0], besides: "ibnbd-root=\(words[1])").status == 0)
+    lab.wire.setCut(true, cards: client.card, client.secondCard)
+    try client.need(
+      "(dd if=/dev/ublkb1 of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null; echo $? >/tmp/read) & "
+        + "numbers $disk & sleep 1; rootlink detach ublkb1 --force && until_true 10 grep 1 /tmp/read"
+    )
+    lab.wire.setCut(false, cards: client.card, client.secondCard)
+    try client.need("until_true 60 sh -c 'rootlink status ublkb0 --json | grep -q state.:.open'")
+    try client.need("sleep 1; touch /tmp/stop; wait", seconds: 60)
+    #expect(try client.need("numbered $disk").contains("failed 0"))
+    try client.need("rootlink detach ublkb0 && [ -z \"$(ls /sys/class/ublk-char)\" ]")
+    #expect(try lab.lines("must not allocate\\|reserve of memory") == 0)
+    try lab.expectPeace()
+  }
+
   @Test(
     "attaches an export of rootlinkd, and goes on when that is killed and comes back",
     .enabled(if: RDMAScope.isWhole, "\(RDMAScope.reason)"))
@@ -144,23 +224,42 @@ struct RDMAClientTests {
     let lab = try RDMAClientLab(
       "ours-on-ours", serverPrograms: ["rootlinkd=\(BootLab.server.path)"])
     let (server, client) = (lab.server, lab.client)
-    try server.need("truncate -s 16M /tmp/disk")
+    try server.need("truncate -s 16M /tmp/disk /tmp/other")
     let serve =
-      "rootlinkd serve --export disk=/tmp/disk --listen rdma:0.0.0.0 >>/tmp/server.log 2>&1 & "
-      + "echo $! >/tmp/server.pid; until_true 60 rootlinkd status"
+      "rootlinkd serve --export disk=/tmp/disk --export other=/tmp/other --listen rdma:0.0.0.0 "
+      + ">>/tmp/server.log 2>&1 & echo $! >/tmp/server.pid; until_true 60 rootlinkd status"
     try server.need(serve)
-    #expect(try lab.attach("sessname=ours,\(lab.paths),device_path=disk").status == 0)
+    let words = ["disk", "other"].map { "sessname=ours,\(lab.paths),device_path=\($0)" }
+    #expect(try lab.attach(words[0], besides: "ibnbd-root=\(words[1])").status == 0)
+    #expect(try server.need("rootlinkd status").contains("rw as 'other' by 'ours'"))
     try client.need("disk=/dev/ublkb0")
     let sum = try client.need("copy $disk 16")
     #expect(try server.need("sha256sum </tmp/disk") == sum)
+    let connected = "until_true 60 sh -c 'rootlink status ublkb0 --json | grep -q connected.:"
     try client.need("numbers $disk & sleep 1")
+    // Either dies.
     try server.need("kill -9 $(cat /tmp/server.pid); sleep 2")
     try server.need(serve)
-    try client.need("until_true 40 sh -c 'rootlink status --json | grep -q connected.:2'")
+    try client.need(connected + "2'")
+    try lab.killCarrier()
+    try client.need(connected + "2'")
+    // One way is cut, the other, both; the other device has been asked for nothing meanwhile.
+    for cards in [[client.card], [client.secondCard], [client.card, client.secondCard]] {
+      for card in cards { lab.wire.setCut(true, cards: card) }
+      try client.need(connected + "\(2 - cards.count)'")
+      try client.need("sleep 1")
+      for card in cards { lab.wire.setCut(false, cards: card) }
+      try client.need(connected + "2'")
+    }
+    let other = try client.need("copy /dev/ublkb1 16", seconds: 240)
+    #expect(try server.need("sha256sum </tmp/other") == other)
     try client.need("sleep 1; touch /tmp/stop; wait", seconds: 60)
     let count = try client.need("numbered $disk")
     #expect(count.contains("failed 0"), "\(count)")
-    try client.need("rootlink detach $disk")
+    print("RDMA: our client on our server, kills and cuts: \(count)")
+    #expect(try lab.lines("must not allocate\\|reserve of memory") == 0)
+    try client.need("rootlink detach $disk && rootlink detach ublkb1")
+    #expect(!(try server.need("rootlinkd status").contains("by 'ours'")))
     try lab.expectPeace()
   }
 

@@ -55,10 +55,10 @@ final class RDMAGuest: Sendable {
   var secondCard: UInt16 { 256 + number }
 
   /// Boots; returns when it takes orders. `programs`: names and paths on this machine, or
-  /// `NAME=PATH`.
+  /// `NAME=PATH`. `drive`: a raw image, which is /dev/vda.
   init(
     _ name: String, number: UInt16, on wire: GuestWire, cards: Int = 1, mebibytes: Int = 640,
-    programs: [String] = [], in directory: TemporaryDirectory
+    programs: [String] = [], drive: String? = nil, in directory: TemporaryDirectory
   ) throws {
     if let missing = Self.missing {
       throw TinyGuest.Failure(description: "the guests with RDMA lack \(missing)")
@@ -82,6 +82,7 @@ final class RDMAGuest: Sendable {
       "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check mitigations=off guest=\(number)",
     ]
     arguments += try wire.arguments(forCard: number)
+    if let drive { arguments += ["-drive", "file=\(drive),format=raw,if=virtio"] }
     if cards > 1 { arguments += try wire.arguments(forCard: 256 + number) }
     log = BootLab.logs.appending(path: "rdma/\(name).log")
     process = try RunningProcess("qemu-system-x86_64", arguments)

@@ -9,7 +9,7 @@ set -eu
 # shellcheck source=../lab/common.sh
 . "$(dirname "$0")/../lab/common.sh"
 
-recipe=1
+recipe=2
 tree="$1" version="$2" rnbd="$3" output="$4"
 shift 4
 need busybox cpio depmod modprobe ldd rdma blkdiscard
@@ -19,7 +19,7 @@ base() {
   guest="$1/result"
   modules="$guest/lib/modules/$version"
   mkdir -p "$guest/bin" "$guest/sbin" "$guest/usr/bin" "$guest/dev" "$guest/proc" "$guest/sys" "$modules/extra"
-  for module in virtio_pci virtio_net crc32_generic ib_uverbs rdma_ucm rdma_rxe brd loop ext4 ublk_drv nbd; do
+  for module in virtio_pci virtio_net virtio_blk crc32_generic ib_uverbs rdma_ucm rdma_rxe brd loop ext4 ublk_drv nbd; do
     modprobe -d "$tree" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
   done | sort -u | while read -r path; do
     target="$guest/${path#"$tree"/}"
