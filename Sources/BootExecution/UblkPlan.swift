@@ -52,6 +52,16 @@ enum UblkPlan: Sendable {
     }
   }
 
+  /// How long the process may take to have its devices from the server.
+  var openMilliseconds: UInt64 {
+    switch self {
+    case .nbd: 0
+    #if ROOTLINK_RDMA
+      case .rnbd: RNBDProcess.openMilliseconds
+    #endif
+    }
+  }
+
   /// How each device is to be made: the requests that it has out, and the longest.
   var sizes: (queueDepth: UInt16, requestByteCountMaximum: UInt32) {
     switch self {

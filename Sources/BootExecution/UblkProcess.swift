@@ -55,11 +55,9 @@ enum UblkProcess {
     _ plan: UblkPlan, _ members: [UblkMember], connections: [LiveConnection] = [],
     in given: UblkSurroundings? = nil
   ) throws(UblkProcessError) -> (process: UInt32, told: [UInt8]) {
-    var milliseconds = readyMilliseconds
-    #if ROOTLINK_RDMA
-      if case .rnbd = plan { milliseconds += RNBDProcess.openMilliseconds }
-    #endif
-    let started = try start(in: given, readyMilliseconds: milliseconds) { surroundings, ready in
+    let started = try start(
+      in: given, readyMilliseconds: readyMilliseconds + plan.openMilliseconds
+    ) { surroundings, ready in
       switch plan {
       case .nbd(let plan): carry(plan, members[0], connections, surroundings, ready: ready)
       #if ROOTLINK_RDMA

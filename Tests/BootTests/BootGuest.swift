@@ -144,26 +144,6 @@ struct BootOutcome: Sendable {
   let marker: String
   let fileSystemIsClean: Bool
 
-  /// With what is found on the disk.
-  init(
-    name: String, nonce: String, console: String, status: Int32, servers: [String],
-    on image: URL, _ layout: BootGuest.Disk = .plain
-  ) async {
-    self.name = name
-    self.nonce = nonce
-    self.console = console
-    self.status = status
-    self.servers = servers
-    let device = layout.device(in: image)
-    let text = try? await HostProcess.run(
-      ["debugfs", "-R", "cat /var/lib/boot-check/marker", device])
-    // Its first line is its version.
-    marker = (text ?? "").split(separator: "\n").filter { !$0.hasPrefix("debugfs ") }
-      .joined(separator: "\n")
-    fileSystemIsClean =
-      (try? await HostProcess.run(["e2fsck", "-f", "-n", device], withinSeconds: 60)) != nil
-  }
-
   /// What keeps this from being a boot to the end; empty if nothing does.
   var problems: [String] {
     // What the kernel says when a block device has let somebody down.
@@ -227,5 +207,27 @@ struct BootOutcome: Sendable {
     --- the end of the console (all of it in out/logs/\(name).console.log)
     \(lastLines(of: console, count: 40))
     """
+  }
+}
+
+extension BootOutcome {
+  /// With what is found on the disk.
+  init(
+    name: String, nonce: String, console: String, status: Int32, servers: [String],
+    on image: URL, _ layout: BootGuest.Disk = .plain
+  ) async {
+    self.name = name
+    self.nonce = nonce
+    self.console = console
+    self.status = status
+    self.servers = servers
+    let device = layout.device(in: image)
+    let text = try? await HostProcess.run(
+      ["debugfs", "-R", "cat /var/lib/boot-check/marker", device])
+    // Its first line is its version.
+    marker = (text ?? "").split(separator: "\n").filter { !$0.hasPrefix("debugfs ") }
+      .joined(separator: "\n")
+    fileSystemIsClean =
+      (try? await HostProcess.run(["e2fsck", "-f", "-n", device], withinSeconds: 60)) != nil
   }
 }
