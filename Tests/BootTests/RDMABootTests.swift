@@ -27,6 +27,8 @@ struct RDMABootTests {
     try await DebianLifeTests.installClient(program, on: disk)
 
     let wire = try GuestWire()
+    // Both go away with their last use otherwise, and the guests' disk and network with them.
+    defer { withExtendedLifetime((directory, wire)) {} }
     let server = try RDMAGuest(
       "\(name)-server", number: 1, on: wire, programs: ["rootlinkd=\(BootLab.server.path)"],
       drive: disk.path, in: directory)
