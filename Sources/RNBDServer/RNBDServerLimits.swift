@@ -15,7 +15,7 @@ public struct RNBDServerLimits: Equatable, Sendable {
   public var sessionCountMaximum = 64
   /// Of all sessions together.
   public var memoryByteCountMaximum = 2 << 30
-  /// A client that was not heard of for so long is gone; up to a sixth more, in steps of a sixth.
+  /// A client that was not heard of for so long is gone; for six sevenths of it, it may be.
   public var silenceSeconds: UInt64 = 12
   /// How long a client has to show that it is alive when another one wants its name.
   public var challengeNanoseconds: UInt64 = 500_000_000
@@ -35,8 +35,9 @@ public struct RNBDServerLimits: Equatable, Sendable {
 
   var ofSessions: ServerLimits {
     var limits = ServerLimits()
+    // Up to an interval until it is asked, and six for the answer.
     limits.heartbeat = Heartbeat.Limits(
-      intervalNanoseconds: silenceSeconds * 1_000_000_000 / 6, missedMaximum: 5)
+      intervalNanoseconds: silenceSeconds * 1_000_000_000 / 7, missedMaximum: 5)
     limits.establishNanoseconds = establishSeconds * 1_000_000_000
     limits.pathCountMaximum = 8
     limits.connectionCountMaximum = 264

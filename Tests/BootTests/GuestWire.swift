@@ -17,6 +17,8 @@ final class GuestWire: Sendable {
     private let cut = Atomic(false)
     /// Frames of the card that went nowhere because it was cut off.
     let lostCount = Atomic(0)
+    /// Frames that the card did not take in time.
+    let droppedCount = Atomic(0)
     /// Frames are written whole, one after the other.
     private let writing = Mutex(true)
 
@@ -35,8 +37,11 @@ final class GuestWire: Sendable {
       writing.withLock { isOpen in
         var ready = pollfd(fd: socket, events: Int16(POLLOUT), revents: 0)
         // SAFETY: a structure of ours.
-        guard isOpen, !isCut, unsafe poll(&ready, 1, GuestWire.patienceMilliseconds) == 1
-        else { return }
+        guard isOpen, !isCut else { return }
+        guard unsafe poll(&ready, 1, GuestWire.patienceMilliseconds) == 1 else {
+          droppedCount.add(1, ordering: .relaxed)
+          return
+        }
         var sent = 0
         while sent < frame.count {
           // SAFETY: `sent` is below the frame's count.
@@ -50,7 +55,9 @@ final class GuestWire: Sendable {
     }
   }
   private static let frameByteCountMaximum = 65_536
-  private static let patienceMilliseconds: Int32 = 200
+  /// A guest on a busy machine takes nothing for a while; RoCE needs a second for each frame that
+  /// is lost.
+  private static let patienceMilliseconds: Int32 = 2000
 
   private let directory: TemporaryDirectory
   private let ports = Mutex<[UInt16: Port]>([:])
@@ -100,6 +107,12 @@ final class GuestWire: Sendable {
   /// Frames that a card has sent while it was cut off.
   func lostFrameCount(ofCard card: UInt16) -> Int {
     ports.withLock { $0[card]?.lostCount.load(ordering: .relaxed) ?? 0 }
+  }
+
+  /// Frames for any card that went nowhere because it took none for long: the machine is too busy,
+  /// or the guest stands still.
+  var droppedFrameCount: Int {
+    ports.withLock { $0.values.reduce(0) { $0 + $1.droppedCount.load(ordering: .relaxed) } }
   }
 
   private func listen(on path: String) throws -> Int32 {
