@@ -7,7 +7,7 @@
 # make test-boots  a Debian boots in every way, those too that make test leaves out
 # make test-rdma  RNBD beside Linux's own, in guests with soft-RoCE; logs stay in out/logs/rdma
 # make bench      rootlinkd beside nbd-server, nbdkit, qemu-nbd and a bare responder: out/bench
-# make bench-rdma rootlinkd beside Linux's rnbd-server
+# make bench-rdma rootlinkd beside Linux's rnbd-server, and rootlink beside its rnbd-client
 # make bench-boot ours beside Debian's nbd-client hook
 # make bench-ublk a ublk device beside the kernel's nbd driver
 # make install    DESTDIR= PREFIX=; with RDMA=1 the client of `make rdma`
@@ -110,7 +110,7 @@ bench-boot: deps all
 bench: deps out/rootlinkd
 	Benchmarks/server/bench.py $(BENCH)
 
-bench-rdma: deps all
+bench-rdma: deps all rdma
 	Benchmarks/rdma/bench-rdma.sh
 
 bench-ublk: deps all

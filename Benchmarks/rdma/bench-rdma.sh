@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# rootlinkd beside Linux's own rnbd-server, in two guests on one wire with soft-RoCE: the same RAM disk,
-# the same client (Linux's), one server after the other in turns. 128 KiB reads and writes with 16 in
-# flight, and 4 KiB reads and writes one at a time; the medians and their ratios are printed.
+# rootlinkd beside Linux's own rnbd-server, and rootlink with ublk beside Linux's rnbd-client, in two
+# guests on one wire with soft-RoCE: the same RAM disk, and Linux's own on the other side, in turns.
+# 128 KiB reads and writes with 16 in flight, and 4 KiB reads and writes one at a time; the medians and
+# their ratios are printed.
 #
 # Usage: bench-rdma.sh [ROUNDS [SECONDS]]      (default: 5 rounds of 4 s for each kind)
 set -eu
@@ -27,14 +28,16 @@ fail() {
 for tool in fio qemu-system-x86_64 rdma; do
   command -v "$tool" >/dev/null || fail "$tool is missing; install what Tests/debian-packages.txt lists"
 done
-[ -x "$top/out/rootlinkd" ] || fail "there is no out/rootlinkd; run make"
+for program in rootlinkd rootlink-rdma; do
+  [ -x "$top/out/$program" ] || fail "there is no out/$program; run make all rdma"
+done
 
 lab="$top/Tests/BootTests"
 kernel=$("$lab/lab/fetch-kernels.sh" 6.12)
 version="${kernel%% *}" tree="${kernel#* }"
 modules=$("$lab/rdma/build-modules.sh" "$version")
 "$lab/rdma/build-initramfs.sh" "$tree" "$version" "$modules" "$work/initramfs" \
-  "rootlinkd=$top/out/rootlinkd" fio
+  "rootlinkd=$top/out/rootlinkd" "rootlink=$top/out/rootlink-rdma" fio
 
 # guest NUMBER NETDEV: its console is in the file `console-NUMBER`, orders go to fifo `orders-NUMBER`.
 guest() {
@@ -77,50 +80,58 @@ exec 3>"$work/orders-1.in" 4>"$work/orders-2.in"
 order 1 "modprobe brd rd_nr=1 rd_size=131072"
 order 1 "dd if=/dev/zero of=/dev/ram0 bs=1M 2>/dev/null; modprobe rnbd_server dev_search_path=/"
 order 1 "rootlinkd serve --export disk=/dev/ram0,direct --listen rdma:0.0.0.0:1235 >/tmp/log 2>&1 & until_true 60 rootlinkd status"
-order 2 "modprobe rnbd_client; ping -c 1 10.9.0.1 >/dev/null"
+order 2 "modprobe rnbd_client; modprobe ublk_drv; ping -c 1 10.9.0.1 >/dev/null"
 cat >"$work/measure" <<'END'
 measure() { fio --name=x --thread --filename=$1 --direct=1 --rw=$2 --bs=$3 --iodepth=$4 --ioengine=libaio --time_based --runtime=SECONDS --size=100% --minimal 2>/dev/null | cut -d';' -f7,8,48,49; }
 END
 order 2 "$(sed "s/SECONDS/$seconds/" "$work/measure")"
 order 2 "mkdir -p /dev/shm"
 
-# A device may be open for writing at one server only: each maps it for its turn.
+# A device may be open for writing once only: each maps it for its turn.
+# turn kernel|server|client: which of them is ours.
 turn() {
   case $1 in
-    kernel) port=1234 path=/dev/ram0 ;;
-    ours) port=1235 path=disk ;;
+    kernel) order 2 "map 10.9.0.1 /dev/ram0 $1 && disk=\$(device /dev/ram0 $1)" ;;
+    server) order 2 "map 10.9.0.1 disk $1 dest_port=1235 && disk=\$(device disk $1)" ;;
+    client) order 2 "rootlink attach --once --cmdline 'ibnbd-root=sessname=$1,path=ip:10.9.0.1,device_path=/dev/ram0' 2>&1 && disk=/dev/ublkb0" ;;
   esac
-  order 2 "map 10.9.0.1 $path $1 dest_port=$port; disk=\$(device $path $1)"
   for kind in "read 128k 16" "write 128k 16" "randread 4k 1" "randwrite 4k 1"; do
     order 2 "echo bench $1 $kind \$(measure \$disk $kind)"
     grep -a '^bench' "$work/output" | tee -a "$work/results"
   done
-  order 2 "unmap \$disk"
+  case $1 in
+    client) order 2 "rootlink detach \$disk" ;;
+    *) order 2 "unmap \$disk" ;;
+  esac
 }
 round=0
 while [ $round -lt "$rounds" ]; do
-  turn kernel
-  turn ours
+  for side in kernel server client; do turn $side; done
   round=$((round + 1))
 done
 order 1 "poweroff -f &"
 order 2 "poweroff -f &"
 
 # Fields of fio's terse output: 7 and 48 are KiB a second, 8 and 49 requests a second.
-# median SERVER KIND BLOCK FIELD
+# median SIDE KIND BLOCK FIELD
 median() {
   grep "^bench $1 $2 $3 " "$work/results" | awk -v f="$4" '{ split($6, v, ";"); print v[f] }' | sort -n |
     awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
-for kind in "read 128k 1" "write 128k 3"; do
-  # shellcheck disable=SC2086 # Words.
-  set -- $kind
-  awk -v k="$(median kernel "$1" "$2" "$3")" -v o="$(median ours "$1" "$2" "$3")" -v n="$1" 'BEGIN {
-    printf "%s, 128 KiB, 16 in flight: rnbd-server %.1f, rootlinkd %.1f MiB/s; ratio %.2f (at least 0.8)\n", n, k / 1024, o / 1024, o / k }'
-done
-for kind in "randread 4k 2" "randwrite 4k 4"; do
-  # shellcheck disable=SC2086
-  set -- $kind
-  awk -v k="$(median kernel "$1" "$2" "$3")" -v o="$(median ours "$1" "$2" "$3")" -v n="$1" 'BEGIN {
-    printf "%s, 4 KiB, one at a time: rnbd-server %.2f, rootlinkd %.2f ms; ratio %.2f (at most 1.25)\n", n, 1000 / k, 1000 / o, k / o }'
-done
+# compare SIDE NAME_OF_LINUX'S NAME_OF_OURS LEAST_THROUGHPUT LATENCY_LIMIT
+compare() {
+  for kind in "read 128k 1" "write 128k 3"; do
+    # shellcheck disable=SC2086 # Words.
+    set -- "$1" "$2" "$3" "$4" "$5" $kind
+    awk -v k="$(median kernel "$6" "$7" "$8")" -v o="$(median "$1" "$6" "$7" "$8")" -v n="$6" -v l="$2" -v u="$3" -v m="$4" 'BEGIN {
+      printf "%s, 128 KiB, 16 in flight: %s %.1f, %s %.1f MiB/s; ratio %.2f (at least %s)\n", n, l, k / 1024, u, o / 1024, o / k, m }'
+  done
+  for kind in "randread 4k 2" "randwrite 4k 4"; do
+    # shellcheck disable=SC2086
+    set -- "$1" "$2" "$3" "$4" "$5" $kind
+    awk -v k="$(median kernel "$6" "$7" "$8")" -v o="$(median "$1" "$6" "$7" "$8")" -v n="$6" -v l="$2" -v u="$3" -v m="$5" 'BEGIN {
+      printf "%s, 4 KiB, one at a time: %s %.2f, %s %.2f ms; ratio %.2f (%s)\n", n, l, 1000 / k, u, 1000 / o, k / o, m }'
+  done
+}
+compare server rnbd-server rootlinkd 0.8 "at most 1.25"
+compare client rnbd-client rootlink 0.7 "no limit"

@@ -10,13 +10,16 @@ import Testing
   "RDMA: a Debian's root", .serialized,
   .enabled(if: RDMAScope.isWhole, "\(RDMAScope.reason)"))
 struct RDMABootTests {
-  @Test("is attached before it is mounted, carried over a kill, and let go of without an error")
-  func boots() async throws {
-    let name = "rdma-debian"
+  @Test(
+    "is attached before it is mounted, carried over a kill, and let go of without an error",
+    arguments: [BootGuest.Generator.initramfsTools, .dracut])
+  func boots(generator: BootGuest.Generator) async throws {
+    let name = "rdma-debian-\(generator.rawValue)"
     let results = BootLab.results
     let program = RDMAClientLab.program
     let initramfs = try await results.path(
-      "make-initramfs.sh", "--kernel", "6.12", "--rootlink", program.path)
+      "make-initramfs.sh", "--kernel", "6.12", "--generator", generator.rawValue, "--rootlink",
+      program.path)
     let kernel = try await results.path("fetch-kernels.sh", "6.12").split(separator: " ")
       .map(String.init)
     let image = try await results.path("make-image.sh", "plain")

@@ -239,7 +239,7 @@ struct RDMAClientTests {
   }
 
   @Test(
-    "makes a soft device where the machine has none, and says when it cannot",
+    "makes a soft device where the machine has none, and fails requests after the time that is set",
     .enabled(if: RDMAScope.isWhole, "\(RDMAScope.reason)"))
   func softDevice() throws {
     let lab = try RDMAClientLab("soft")
@@ -259,7 +259,15 @@ struct RDMAClientTests {
     #expect(try lab.lines("RDMA transport established: rxe_eth0 port 1") == 1)
     try client.need("rootlink detach ublkb0")
     // It is there already, and that is no error.
-    #expect(try lab.attach(words, besides: "rootlink.rdma=rxe:eth0").status == 0)
+    #expect(
+      try lab.attach(words, besides: "rootlink.rdma=rxe:eth0 rootlink.deadtime=3").status == 0)
+    // Requests fail when nobody has answered for as long as that is allowed, until somebody does.
+    let read = "dd if=/dev/ublkb0 of=/dev/null bs=4k count=1 iflag=direct 2>&1"
+    lab.wire.setCut(true, cards: client.card)
+    #expect(try client.run(read).output.contains("I/O error"))
+    lab.wire.setCut(false, cards: client.card)
+    try client.need("until_true 60 sh -c 'rootlink status ublkb0 --json | grep -q state.:.open'")
+    try client.need(read)
     try client.need("rootlink detach ublkb0")
     try lab.expectPeace()
   }
