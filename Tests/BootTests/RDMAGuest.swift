@@ -45,6 +45,8 @@ final class RDMAGuest: Sendable {
   private final class Counter: @unchecked Sendable {
     // Unchecked: a guest is told by one thread at a time.
     var value = 0
+    /// Nobody takes orders any more; to give one would be the end of the test's process.
+    var isKilled = false
   }
 
   /// On the first network of the wire: 10.9.0.`number`. With two cards on the second, too.
@@ -145,6 +147,7 @@ final class RDMAGuest: Sendable {
 
   /// Returns at once. The next order waits in the guest until this one is done.
   func start(_ command: String) throws -> Order {
+    guard !counter.isKilled else { throw TinyGuest.Failure(description: "\(name) was killed") }
     counter.value += 1
     // A serial line in canonical mode takes at most 4095 bytes. Source: `N_TTY_BUF_SIZE`.
     precondition(!command.contains("\n") && command.utf8.count < 4000)
@@ -182,6 +185,7 @@ final class RDMAGuest: Sendable {
 
   /// As pulling the plug: nothing is said to anybody.
   func kill() throws {
+    counter.isKilled = true
     process.send(signal: SIGKILL)
     try process.waitForExit(seconds: 30)
   }
