@@ -60,10 +60,10 @@ final class RDMAClientLab {
   /// Kills the process that carries the data, and waits for the one that goes on.
   func killCarrier() throws {
     try client.need(
-      "carrier() { rootlink status --json | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'; }; "
-        + "old=$(carrier); kill -9 $old; "
-        + "until_true 60 sh -c 'rootlink status --json | grep -q state.:.open && "
-        + "! rootlink status --json | grep -q pid.:'$old,")
+      "carrier() { rootlink status --json | sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p'; }; "
+        + "replaced() { new=$(carrier); [ -n \"$new\" ] && [ \"$new\" != \"$old\" ]; }; "
+        + "old=$(carrier); kill -9 $old; until_true 60 replaced")
+    try client.need("until_true 60 sh -c 'rootlink status --json | grep -q state.:.open'")
   }
 
   func status() throws -> String { try client.need("rootlink status --json") }

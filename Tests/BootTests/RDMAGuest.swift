@@ -165,7 +165,7 @@ final class RDMAGuest: Sendable {
     } catch {
       throw TinyGuest.Failure(
         description: "\(name): `\(order.command)` had not ended after \(seconds) s; the console:\n"
-          + lastLines(of: console, count: 60))
+          + lastLines(of: console, count: 120))
     }
     var output: [Substring] = []
     var isInside = false
