@@ -22,6 +22,8 @@ public enum AttemptError: Error, Equatable, Sendable {
   case noRDMADevice
   /// `ibnbd-root=` names what no server can have.
   case rnbdName(WireError)
+  /// What is asked for is there under another number.
+  case attachedAlready(name: ByteString, device: ByteString)
   /// Of the process behind the device.
   case rnbd(reason: ByteString, advice: ByteString)
 
@@ -72,6 +74,10 @@ public enum AttemptError: Error, Equatable, Sendable {
       (
         "ibnbd-root= cannot be used: \(error.reason)", "correct sessname= and device_path="
       )
+    case .attachedAlready(let name, let device):
+      (
+        "'\(name.printable)' is \(device.printable) already", "use that, or detach it first"
+      )
     case .rnbd(let reason, let advice):
       // Our own words, in which a peer's are escaped already.
       (
@@ -85,7 +91,8 @@ public enum AttemptError: Error, Equatable, Sendable {
     switch self {
     case .connection(let error): error.mayPass
     case .driver(.geometry): true
-    case .unresolved(.notAName), .driver, .ublk, .tlsMissing, .protocolMissing, .rnbdName:
+    case .unresolved(.notAName), .driver, .ublk, .tlsMissing, .protocolMissing, .rnbdName,
+      .attachedAlready:
       false
     case .noRDMADevice, .rnbd: true
     case .unresolved, .unknownInterface, .unusableAddress, .connectionsDiffer, .unreadable,

@@ -91,14 +91,18 @@
         case .minLatency: .minLatency
         case .minInFlight, nil: .minInFlight
         }
-      do throws(WireError) {
-        var disks: [RNBDPlan.Disk] = []
-        for target in together {
-          disks.append(
-            RNBDPlan.Disk(
-              index: 0, name: try RNBDProtocol.DeviceName(target.devicePath ?? ""),
-              accessMode: accessMode(of: target)))
+      var disks: [RNBDPlan.Disk] = []
+      for target in together {
+        let name: RNBDProtocol.DeviceName
+        do throws(WireError) { name = try RNBDProtocol.DeviceName(target.devicePath ?? "") } catch {
+          throw .rnbdName(error)
         }
+        disks.append(RNBDPlan.Disk(index: 0, name: name, accessMode: accessMode(of: target)))
+        if let server = paths.first?.destination, let device = device(name, at: server) {
+          throw .attachedAlready(name: name.text, device: device.node)
+        }
+      }
+      do throws(WireError) {
         return RNBDPlan(
           session: try SessionName(freeName(usable(target.session))), disks: disks, paths: paths,
           connectionCount: min(max(target.queueCount ?? target.connectionCount, 1), 15),
@@ -106,6 +110,20 @@
           shutdownTimeSeconds: target.shutdownTimeSeconds.map { UInt64($0) }
             ?? ShutdownPatience.absenceSecondsDefault)
       } catch { throw .rnbdName(error) }
+    }
+
+    /// What is attached already of this server and session under that name.
+    private func device(
+      _ name: RNBDProtocol.DeviceName, at server: SocketAddress
+    ) -> UblkDevice? {
+      let session = usable(target.session)
+      for device in UblkDevice.all() {
+        guard case .rnbd(let plan) = device.plan else { continue }
+        for disk in plan.disks where disk.index == device.index {
+          if plan.has(disk, called: name, of: session, at: server) { return device }
+        }
+      }
+      return nil
     }
 
     private func accessMode(of target: AttachmentTarget) -> RNBDProtocol.AccessMode {

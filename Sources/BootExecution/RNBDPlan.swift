@@ -42,6 +42,18 @@
     /// Of a session: each has its own requests and their memory.
     static let diskCountMaximum = 8
 
+    /// Whether `disk` is what was asked for of this server as `name`, by a client called `session`: one
+    /// whose session got a number behind it, too.
+    func has(
+      _ disk: Disk, called name: RNBDProtocol.DeviceName, of session: ByteString,
+      at server: SocketAddress
+    ) -> Bool {
+      let isSession = self.session.text == session || self.session.text.hasPrefix(session + "_")
+      guard isSession, disk.name == name else { return false }
+      for path in paths where path.destination.text == server.text { return true }
+      return false
+    }
+
     /// Each path for people: `10.0.0.2@10.0.0.1:1234`.
     var pathTexts: [ByteString] {
       var texts: [ByteString] = []

@@ -88,6 +88,26 @@ struct RNBDPlanTests {
     #expect(RNBDPlan(decoding: bare + "disk=9 1 0 0 a\n") == nil)
   }
 
+  @Test("knows what it has by the names of device and session, and by a server's address")
+  func attachedAlready() throws {
+    let plan = try Self.plan()
+    let server = plan.paths[0].destination
+    let elsewhere = SocketAddress(ipv4: [10, 0, 0, 3], port: 1234)
+    let cases: [(name: ByteString, session: ByteString, SocketAddress, Bool)] = [
+      ("second", "board 7=x", server, true),
+      ("second", "board 7=x", plan.paths[1].destination, true),
+      ("second", "board 7", server, false), ("second", "board 7=x_1", server, false),
+      ("third", "board 7=x", server, false), ("second", "board 7=x", elsewhere, false),
+    ]
+    for (name, session, address, isThere) in cases {
+      let name = try RNBDProtocol.DeviceName(name)
+      #expect(plan.has(plan.disks[1], called: name, of: session, at: address) == isThere)
+    }
+    var renamed = plan
+    renamed.session = try SessionName("board 7=x_12")
+    #expect(renamed.has(plan.disks[1], called: plan.disks[1].name, of: "board 7=x", at: server))
+  }
+
   @Test("goes on with those of its devices that are left")
   func devicesThatAreGone() throws {
     var plan = try Self.plan()

@@ -192,6 +192,8 @@ struct RDMAClientTests {
     }
     #expect(
       try client.need("rootlink status --json | grep -o 'pid.:[0-9]*' | sort -u | wc -l") == "1")
+    let again = try lab.attach(words[1] + ",dev=ublkb5")
+    #expect(again.status == 1 && again.output.contains("is /dev/ublkb1 already"), "\(again)")
     // What is in use is not let go of.
     let busy = try client.run(
       "mkswap /dev/ublkb1 >/dev/null; swapon /dev/ublkb1; rootlink detach ublkb1 2>&1")
