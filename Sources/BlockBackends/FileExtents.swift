@@ -53,6 +53,7 @@ extension FileBackend {
 
   public func mapping() -> BackendMapping? {
     guard let mapped, mapped.isWhole else { return nil }
+    mapped.complete()
     // SAFETY: the mapping lives as long as this object.
     return unsafe BackendMapping(
       base: mapped.base, byteCount: mapped.byteCount, isWritable: mapped.isWritable)

@@ -47,6 +47,8 @@ int clinux_is_cached(int fd, uint64_t offset, uint64_t count);
 
 /* A shared mapping of a file, none of it in memory yet; NULL when there is no room. */
 void *clinux_map_file(int fd, size_t count, int is_writable);
+/* Has pages that are in memory entered into the tables: not one by one, when they are touched. */
+int clinux_enter_pages(void *start, size_t count);
 /* 1 when a file has at least `count` bytes and no holes. */
 int clinux_file_is_whole(int fd, uint64_t count);
 
