@@ -232,7 +232,9 @@ struct EngineTests {
       for block in blocks {
         let isWrite = round > 4 && Bool.random(using: &generator)
         let offset = UInt64(block) * 65536
-        let length = [4096, 8192, 65536].randomElement(using: &generator) ?? 4096
+        // This client takes no replies while it sends: those before a payload fit into the socket.
+        let isShort = round > 4 && !isWrite
+        let length = isShort ? 4096 : [4096, 8192, 65536].randomElement(using: &generator) ?? 4096
         sent.append(
           encoding: Request(
             flags: isWrite && round % 4 == 0 ? .fua : [], command: isWrite ? .write : .read,
