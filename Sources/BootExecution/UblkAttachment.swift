@@ -118,6 +118,7 @@ extension UblkDevice {
           try control.startDevice(device.index, server: started.process)
           try device.makeNode()
         } catch { throw .driver(error) }
+        device.setRequestTimer()
       }
       do { try UblkStandby.start(plan, members, of: started.process) } catch {
         throw .process(error)
@@ -126,6 +127,13 @@ extension UblkDevice {
       _ = clinux_kill(CInt(started.process), 9)
       throw error
     }
+  }
+
+  /// The driver learns of the end of its process from a request that it waits with. When the process
+  /// has all of them it learns by their timer alone, which is half a minute by itself. A process that
+  /// lives is left alone, however long it takes. Source: `ublk_timeout` in Linux 6.12 `ublk_drv.c`.
+  private func setRequestTimer() {
+    try? writeExistingFile(directory + "/queue/io_timeout", "2000")
   }
 
   func page(isNew: Bool) throws(UblkAttachError) -> UblkStatePage {
