@@ -461,7 +461,8 @@
       if session.connectedPathCount == 0 {
         // Counted from the loss that left none.
         if liveCount > 0 { deadNanoseconds = now }
-        if !isStarted, lossCount >= plan.paths.count {
+        // What the next try of the path cures is no reason to begin anew, a second later.
+        if !isStarted, loss != .staleConnection, lossCount >= plan.paths.count {
           let report = loss.report
           failure = RNBDFailure(
             reason: String(decoding: pathTexts[path], as: UTF8.self) + ": " + report.reason,

@@ -33,6 +33,11 @@ public enum PathLoss: Error, Equatable, Sendable {
   /// We wanted it.
   case closed
 
+  /// The server's kernel refuses a queue pair with the number of one that it believes alive, and ends
+  /// that one: the next try comes through. Source of the number: `IB_CM_REJ_STALE_CONN` in Linux
+  /// `ib_cm.h`.
+  public static let staleConnection = PathLoss.rejectedByStranger(reason: 10)
+
   /// What happened, with the values seen, and what a person at the console can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
@@ -50,6 +55,11 @@ public enum PathLoss: Error, Equatable, Sendable {
     // Source of the number: `IB_CM_REJ_INVALID_SERVICE_ID` in Linux `ib_cm.h`.
     case .rejectedByStranger(reason: 8):
       ("nothing listens there", "start the server, or check the port")
+    case .staleConnection:
+      (
+        "the server's machine took it for a connection of before this machine's start",
+        "nothing needs to be done: it is tried again"
+      )
     case .rejectedByStranger(let reason):
       ("the connection was refused, reason \(reason)", "check the port and what listens there")
     case .timedOut: ("the server did not answer in time", "check the server and its link")
