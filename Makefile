@@ -95,7 +95,7 @@ test-boots: deps all tests
 	ROOTLINK_LONG=1 Tests/run.sh \
 	  --filter 'DisklessBootTests|NetworkManagerPeaceTests|FailingBootTests|TinyGuestTests'
 
-# Takes about half an hour.
+# Takes about three quarters of an hour.
 test-rdma: deps all rdma tests
 	rm -rf out/logs/rdma
 	ROOTLINK_RDMA=all Tests/run.sh --no-parallel --filter 'RDMA|RNBD|RTRS'

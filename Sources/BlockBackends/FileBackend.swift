@@ -128,6 +128,8 @@ public final class FileBackend: BlockBackend {
     mapped = nil  // A layer has holes.
   }
 
+  deinit { mapped?.end() }
+
   /// ENOTBLK. Source: asm-generic/errno-base.h.
   private static let notBlocks = SystemError(errno: 15)
 

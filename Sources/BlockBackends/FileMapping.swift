@@ -21,8 +21,10 @@ import Synchronization
   let isWritable: Bool
   private let descriptor: CInt
   private let isComplete = Atomic(false)
+  /// The descriptor is about to be closed.
+  private let isOver = Atomic(false)
 
-  /// Nil when the system has no room for it. The descriptor stays open as long as the object lives.
+  /// Nil when the system has no room for it. The descriptor stays open until `end`.
   init?(of descriptor: CInt, byteCount: UInt64, isWritable: Bool) {
     guard byteCount > 0, let count = Int(exactly: byteCount),
       let base = unsafe clinux_map_file(descriptor, count, isWritable ? 1 : 0)
@@ -37,6 +39,9 @@ import Synchronization
 
   /// Whether all of it is there now: neither cut nor holes.
   var isWhole: Bool { clinux_file_is_whole(descriptor, byteCount) == 1 }
+
+  /// Before the descriptor is closed.
+  func end() { isOver.store(true, ordering: .relaxed) }
 
   /// Has the pages of a whole file entered into the process's tables, once; returns at once.
   func complete() {
@@ -64,7 +69,9 @@ import Synchronization
 
   private func touch() {
     var offset: UInt64 = 0
-    while offset < min(byteCount, Self.touchedByteCountMaximum), isWhole {
+    while offset < min(byteCount, Self.touchedByteCountMaximum),
+      !isOver.load(ordering: .relaxed), isWhole
+    {
       let count = min(Self.touchedByteCount, byteCount - offset)
       // SAFETY: inside the mapping, which lives as long as this object. A file that has been cut
       // meanwhile is an error of the call.

@@ -89,9 +89,8 @@ struct BenchmarkTests {
     #expect(try run(load, ["--fill", image, "1048576"]).exitStatus == 0)
     let process = try RunningProcess(
       Self.programsDirectory() + "/limit", ["unix:\(directory.path("s"))", image])
-    while !FileManager.default.fileExists(atPath: directory.path("s")) {
-      #expect(process.exitStatus == nil)
-      usleep(10_000)
+    try wait("the socket of the responder") {
+      FileManager.default.fileExists(atPath: directory.path("s"))
     }
     return (image, process, [load, "--seconds=0.05", "unix:\(directory.path("s"))"])
   }

@@ -136,20 +136,7 @@ final class ServerUnderTest: Sendable {
 
   /// Waits until no connection is left.
   func waitForEnd() throws {
-    let deadline = TestClient.deadline
-    while registry.connectionCount > 0 {
-      try #require(!deadline.hasPassed, "sessions did not end")
-      pause(milliseconds: 1)
-    }
-  }
-}
-
-/// Waits for a fact.
-func wait(_ what: String, until fact: () -> Bool) throws {
-  let deadline = TestClient.deadline
-  while !fact() {
-    try #require(!deadline.hasPassed, "\(what) did not happen")
-    pause(milliseconds: 1)
+    try wait("the end of the sessions") { registry.connectionCount == 0 }
   }
 }
 
