@@ -27,7 +27,6 @@ final class RunningServer {
   let rdmaDevices: DeviceDirectory
   let report: ServerReport
   let manager: ServiceManager
-  private let eventLog: EventLog
   private let nbd: NBDServer
   /// Nil when nothing is listened on with RDMA.
   private let rnbd: RNBDServer?
@@ -43,14 +42,13 @@ final class RunningServer {
   private static let housekeepingMilliseconds: UInt64 = 1000
 
   init(
-    _ configuration: ServerConfiguration, load: @escaping () throws -> ServerConfiguration
+    _ configuration: ServerConfiguration, log: ServerLog,
+    load: @escaping () throws -> ServerConfiguration
   ) throws {
     let environment = ServiceEnvironment.takeOwn()
     manager = ServiceManager(environment)
-    let logger = startLogging(configuration.log)
+    let logger = log.logger
     self.logger = logger
-    let eventLog = EventLog(logger)
-    self.eventLog = eventLog
     self.configuration = configuration
     self.load = load
 
@@ -80,7 +78,7 @@ final class RunningServer {
       table: table, registry: registry, attachments: attachments, access: access, limits: limits,
       directory: nbdDevices
     ) { event in
-      eventLog.add(event) { $0.log(level: $1.level, "\($1.line)", metadata: $1.metadata) }
+      log.add(event) { $0.log(level: $1.level, "\($1.line)", metadata: $1.metadata) }
     }
 
     let sockets = try ServerSockets(configuration, environment, logger)
@@ -95,7 +93,7 @@ final class RunningServer {
           listen: sockets.rdma, limits: RNBDServerLimits(configuration.rdma),
           directory: rdmaDevices, access: access, attachments: attachments, registry: registry
         ) { event in
-          eventLog.add(event) { $0.log(level: $1.level, "\($1.line)", metadata: $1.metadata) }
+          log.add(event) { $0.log(level: $1.level, "\($1.line)", metadata: $1.metadata) }
         }
       } catch { throw Failure.couldNot(error.report) }
     }
@@ -162,7 +160,6 @@ final class RunningServer {
       isDone = false
     }
     for export in table.exports + report.removed { export.close() }
-    eventLog.flush(milliseconds: 2000)
     guard isDone else {
       throw Failure.couldNot(("not everything was made durable", "look at the disk"))
     }

@@ -47,8 +47,10 @@ struct Serve: ParsableCommand {
   var overlayDirectory: String?
 
   func run() throws {
-    let server = try RunningServer(try configuration(), load: configuration)
-    try server.run()
+    let configuration = try configuration()
+    let log = ServerLog(configuration.log)
+    defer { log.flush(milliseconds: 2000) }
+    try RunningServer(configuration, log: log, load: self.configuration).run()
   }
 
   /// What the file says, with what the command line says added or in its place.

@@ -53,6 +53,43 @@ struct ServerOperationTests {
     return Configured(process: process, path: path, control: control, unix: unix, port: port)
   }
 
+  @Test("a log that nobody reads holds up neither clients nor a reload")
+  func unreadLog() throws {
+    let path = directory.path("rootlinkd.toml")
+    try "[export.a]\npath = \"\(image("a"))\"\n".write(
+      toFile: path, atomically: true, encoding: .utf8)
+    let (log, unix) = (directory.path("log"), directory.path("socket"))
+    // SAFETY: terminated copies that outlive the calls.
+    let made = unsafe mkfifo(log, 0o600)
+    #expect(made == 0)
+    // Open for both, so that the server can open it.
+    let pipe = try #require(FileHandle(forUpdatingAtPath: log))
+    let server = try RunningProcess(
+      "/bin/sh",
+      ["-c", "log=$1; shift; exec \"$@\" 2>\"$log\"", "sh", log, builtProgram("rootlinkd")]
+        + ["serve", "--config", path, "--control", directory.path("control")]
+        + ["--listen", "unix:\(unix)"])
+    try wait("the server listens") { FileManager.default.fileExists(atPath: unix) }
+    let sessions = """
+      for _ in range(COUNT):
+          g = nbd.NBD()
+          g.connect_uri("nbd+unix:///a?socket=\(unix)")
+          assert g.pread(1, 0) == b"\\1"
+          g.shutdown()
+      """
+    // Two lines of over 40 bytes each: more than the 64 KiB that a pipe holds.
+    let many = try nbdsh(sessions.replacing("COUNT", with: "900"))
+    #expect(many.exitStatus == 0, "\(many.standardError)")
+    var waiting: Int32 = 0
+    // SAFETY: an integer of ours that the call fills.
+    let asked = unsafe ioctl(pipe.fileDescriptor, UInt(FIONREAD), &waiting)
+    #expect(asked == 0 && waiting > 60000, "the log has room: \(waiting) bytes")
+    server.send(signal: SIGHUP)
+    let more = try nbdsh(sessions.replacing("COUNT", with: "3"), seconds: 20)
+    #expect(more.exitStatus == 0, "\(more.standardError)")
+    #expect(try server.terminate() == 0)
+  }
+
   @Test("reads its configuration again, and leaves sessions as they are")
   func reload() throws {
     let (a, b) = (try image("a", 1), try image("b", 2))
