@@ -89,6 +89,7 @@ let client: [Target] = [
   bothWays("NetlinkProtocol", ["WireFormat"]),
   bothWays("DNSProtocol", ["WireFormat"]),
   bothWays("BootPlanning", ["WireFormat"], isHot: true),
+  bothWays("DHCPProtocol", ["BootPlanning", "WireFormat"], isHot: true),
   .target(
     name: "CLinux",
     cSettings: [
@@ -226,6 +227,7 @@ let testTargets: [Target] = [
     path: "Tests/RDMAHostile", swiftSettings: strict),
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
+  tests("DHCPProtocolTests", ["DHCPProtocol", "BootPlanning", "WireFormat"]),
   tests("RDMAVerbsTests", ["RDMAVerbs", "CVerbs", "LinuxSystem"]),
   tests("RNBDClientTests", ["RNBDClient", "RNBDProtocol", "RTRSProtocol", "WireFormat"]),
 ]
