@@ -90,6 +90,7 @@ let client: [Target] = [
   bothWays("DNSProtocol", ["WireFormat"]),
   bothWays("BootPlanning", ["WireFormat"], isHot: true),
   bothWays("DHCPProtocol", ["BootPlanning", "WireFormat"], isHot: true),
+  bothWays("RootVolumes", ["WireFormat"], isHot: true),
   .target(
     name: "CLinux",
     cSettings: [
@@ -228,6 +229,7 @@ let testTargets: [Target] = [
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
   tests("DHCPProtocolTests", ["DHCPProtocol", "BootPlanning", "WireFormat"]),
+  tests("RootVolumesTests", ["RootVolumes", "WireFormat"]),
   tests("RDMAVerbsTests", ["RDMAVerbs", "CVerbs", "LinuxSystem"]),
   tests("RNBDClientTests", ["RNBDClient", "RNBDProtocol", "RTRSProtocol", "WireFormat"]),
 ]
