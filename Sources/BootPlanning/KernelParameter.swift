@@ -55,6 +55,29 @@ extension KernelParameter {
     }
   }
 
+  /// The words behind `--`, which the kernel hands to init: without their quotes, otherwise as
+  /// they are.
+  public static func wordsForInit(_ text: ByteString) -> [ByteString] {
+    let bytes = text.bytes
+    let end = bytes.firstIndex(of: 0) ?? bytes.count
+    var words: [ByteString] = []
+    var isForInit = false
+    var index = 0
+    while true {
+      while index < end, bytes[index].isKernelSpace { index += 1 }
+      guard index < end, words.count < initWordCountMaximum else { return words }
+      let word = next(in: bytes, from: &index, end: end)
+      if isForInit {
+        words.append(word.value.map { word.name + "=" + $0 } ?? word.name)
+      } else {
+        isForInit = word.value == nil && word.name == "--"
+      }
+    }
+  }
+
+  /// Source: `MAX_INIT_ARGS` in Linux `init/main.c`.
+  static let initWordCountMaximum = 32
+
   private static func next(in bytes: [UInt8], from index: inout Int, end: Int) -> KernelParameter {
     let isQuoted = bytes[index] == .quote
     if isQuoted { index += 1 }

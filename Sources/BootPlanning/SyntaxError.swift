@@ -21,6 +21,7 @@ public struct SyntaxError: Error, Equatable, Sendable {
     case atMostPaths(Int)
     case devicePath, macAddress
     case softDevice, interfaceName, pathPolicy
+    case addressMethod, netmask, vlan, overlay, endOfValue
   }
 
   /// In bytes from 0, in the value.
@@ -87,6 +88,12 @@ extension SyntaxError.Expectation {
     case .pathPolicy: "round-robin, min-inflight or min-latency"
     case .softDevice: "rxe:INTERFACE or siw:INTERFACE"
     case .interfaceName: "the name of a network interface"
+    case .addressMethod:
+      "an address or one of dhcp, on, any, off, none, dhcp6, auto6, either6, link6"
+    case .netmask: "a netmask such as 255.255.255.0, or the length of a prefix"
+    case .vlan: "NAME:INTERFACE, where NAME ends with a number from 1 to 4094"
+    case .overlay: "tmpfs or tmpfs,size=SIZE, where SIZE is a number with k, m, g or %"
+    case .endOfValue: "nothing more"
     }
   }
 }
