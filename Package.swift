@@ -134,6 +134,7 @@ let remoteMemory: [Target] = [
 ]
 
 let server: [Target] = [
+  ordinary("ImageBuilder"),
   ordinary("BlockBackends", ["LinuxSystem", "CLinux", "WireFormat"], isHot: true),
   ordinary("BlockServer", ["BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
   ordinary(
@@ -230,6 +231,7 @@ let testTargets: [Target] = [
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
   tests("DHCPProtocolTests", ["DHCPProtocol", "BootPlanning", "WireFormat"]),
   tests("RootVolumesTests", ["RootVolumes", "WireFormat"]),
+  tests("ImageBuilderTests", ["ImageBuilder"]),
   tests("RDMAVerbsTests", ["RDMAVerbs", "CVerbs", "LinuxSystem"]),
   tests("RNBDClientTests", ["RNBDClient", "RNBDProtocol", "RTRSProtocol", "WireFormat"]),
 ]
