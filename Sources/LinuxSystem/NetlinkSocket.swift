@@ -79,11 +79,27 @@ public struct NetlinkSocket: ~Copyable {
   public mutating func request(
     type: UInt16, payload: [UInt8], until deadline: Deadline
   ) throws(NetlinkError) -> [GenericMessage] {
+    var answers: [GenericMessage] = []
+    for message in try ask(type: type, payload: payload, until: deadline)
+    where message.type == type {
+      do { answers.append(try GenericMessage(decoding: message.payload)) } catch {
+        throw .malformed(error)
+      }
+    }
+    return answers
+  }
+
+  /// Like `request`, of any netlink protocol: the messages of the answer as they came, up to the
+  /// acknowledgement or the end of a dump.
+  public mutating func ask(
+    type: UInt16, flags: NetlinkMessage.Flags = .acknowledge, payload: [UInt8],
+    until deadline: Deadline
+  ) throws(NetlinkError) -> [NetlinkMessage] {
     sequence &+= 1
     let message = NetlinkMessage(
-      type: type, flags: [.request, .acknowledge], sequence: sequence, payload: payload)
+      type: type, flags: flags.union(.request), sequence: sequence, payload: payload)
     do { try descriptor.write(message.encoded) } catch { throw .failed(error) }
-    var answers: [GenericMessage] = []
+    var answers: [NetlinkMessage] = []
     while true {
       for message in try receive(until: deadline) where message.sequence == sequence {
         switch message.type {
@@ -98,12 +114,8 @@ public struct NetlinkSocket: ~Copyable {
           return answers
         case NetlinkMessage.Control.done:
           return answers
-        case type:
-          do { answers.append(try GenericMessage(decoding: message.payload)) } catch {
-            throw .malformed(error)
-          }
         default:
-          continue
+          answers.append(message)
         }
       }
     }
