@@ -62,6 +62,8 @@ public struct ModuleIndex: Sendable {
   private var builtin: Set<String> = []
   private var soft: [String: SoftDependencies] = [:]
   private var aliases: [(pattern: [UInt8], module: String)] = []
+  /// Those that are no patterns, with `_` for every `-`.
+  private var modulesByAlias: [String: [String]] = [:]
 
   /// The contents of `modules.dep`, `modules.builtin`, `modules.softdep` and `modules.alias`; the
   /// last three may be empty.
@@ -87,7 +89,11 @@ public struct ModuleIndex: Sendable {
       guard words.count == 3, words[0] == "alias" else {
         throw .malformed(file: "modules.alias", line: number)
       }
-      self.aliases.append((Array(words[1].utf8), KernelModule.name(of: words[2])))
+      let module = KernelModule.name(of: words[2])
+      self.aliases.append((Array(words[1].utf8), module))
+      if !words[1].contains(where: { "*?[".contains($0) }) {
+        modulesByAlias[KernelModule.name(of: words[1]), default: []].append(module)
+      }
     }
   }
 
@@ -120,9 +126,8 @@ public struct ModuleIndex: Sendable {
         } else {
           found.before.append(KernelModule.name(of: word))
         }
-      } else {
-        throw .malformed(file: "modules.softdep", line: number)
       }
+      // A word before either is passed over, as modprobe(8) does: Debian's cifs has such lines.
     }
     soft[name] = found
   }
@@ -170,19 +175,22 @@ public struct ModuleIndex: Sendable {
     for wish in soft[name]?.after ?? [] { try visitWish(wish, of: name, &order) }
   }
 
-  /// Soft dependencies may go in circles; those are cut.
+  /// Soft dependencies may go in circles; those are cut. One may be an alias, `crypto-crc32c`, of
+  /// several modules, and which of them this or that processor can use is seen when they are loaded.
   private func visitWish(
     _ wish: String, of name: String, _ order: inout Order
   ) throws(ModuleIndexError) {
-    guard modules[wish] != nil, !order.excluded.contains(wish), !order.way.contains(wish) else {
-      return
-    }
-    var trial = order
-    do throws(ModuleIndexError) {
-      try visit(wish, neededBy: name, &trial)
-      order = trial
-    } catch {
-      // Nothing that is needed: the module goes without it.
+    let meant = modules[wish] != nil ? [wish] : modulesByAlias[wish] ?? []
+    for module in meant
+    where modules[module] != nil && !order.excluded.contains(module) && !order.way.contains(module)
+    {
+      var trial = order
+      do throws(ModuleIndexError) {
+        try visit(module, neededBy: name, &trial)
+        order = trial
+      } catch {
+        // Nothing that is needed: the module goes without it.
+      }
     }
   }
 

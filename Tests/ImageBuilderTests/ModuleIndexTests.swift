@@ -26,6 +26,8 @@ struct ModuleIndexTests {
     softdep libcrc32c pre: crc32c-intel absent
     softdep jbd2 pre: ext4
     softdep nbd post: late
+    softdep mbcache gcm
+    softdep mbcache pre: crypto-crc32c
     """
   static let aliases = """
     # Aliases extracted from modules themselves.
@@ -33,6 +35,8 @@ struct ModuleIndexTests {
     alias virtio:d00000001v* virtio_net
     alias fs-ext[234] ext4
     alias block-major-43-* nbd
+    alias crypto-crc32c crc32c-intel
+    alias crypto-crc32c late
     """
 
   static func index() throws -> ModuleIndex {
@@ -48,7 +52,7 @@ struct ModuleIndexTests {
       (["virtio-net"], ["failover", "net_failover", "virtio_net"]),
       (["virtio_net.ko.xz", "failover"], ["failover", "net_failover", "virtio_net"]),
       (
-        ["ext4"], ["crc32c_intel", "libcrc32c", "jbd2", "crc16", "mbcache", "ext4"]
+        ["ext4"], ["crc32c_intel", "libcrc32c", "jbd2", "crc16", "late", "mbcache", "ext4"]
       ),
       (["nbd", "virtio_pci"], ["nbd", "late"]), ([], []),
       (["e1000e", "ptp"], ["ptp", "e1000e"]),
@@ -76,7 +80,7 @@ struct ModuleIndexTests {
       try ModuleIndex(dependencies: "a.ko:\nb.ko\n")
     }
     #expect(throws: ModuleIndexError.malformed(file: "modules.softdep", line: 1)) {
-      try ModuleIndex(dependencies: "", softDependencies: "softdep a b pre: c")
+      try ModuleIndex(dependencies: "", softDependencies: "softdep")
     }
     #expect(throws: ModuleIndexError.malformed(file: "modules.alias", line: 1)) {
       try ModuleIndex(dependencies: "", aliases: "alias a")
