@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# make            out/rootlink (static, Embedded Swift) and out/rootlinkd
+# make            out/rootlink and out/rootlink-init (static, Embedded Swift), out/rootlinkd and
+#                 out/rootlink-mkinitramfs
 # make rdma       out/rootlink-rdma, the client that also speaks RNBD over RDMA
 # make demo       a diskless Debian boots from rootlinkd in QEMU
 # make test       everything that a change must pass
@@ -8,7 +9,7 @@
 # make test-rdma  RNBD beside Linux's own, in guests with soft-RoCE; logs stay in out/logs/rdma
 # make bench      rootlinkd beside nbd-server, nbdkit, qemu-nbd and a bare responder: out/bench
 # make bench-rdma rootlinkd beside Linux's rnbd-server, and rootlink beside its rnbd-client
-# make bench-boot ours beside Debian's nbd-client hook
+# make bench-boot ours beside Debian's nbd-client hook, and the one-file initramfs beside both
 # make bench-ublk a ublk device beside the kernel's nbd driver
 # make install    DESTDIR= PREFIX=; with RDMA=1 the client of `make rdma`
 # make clean      removes build results and the cache of downloads and images
@@ -21,7 +22,7 @@ SWIFTFLAGS = --explicit-target-dependency-import-check error
 
 CLIENT = $(if $(RDMA),out/rootlink-rdma,out/rootlink)
 
-all: out/rootlink out/rootlinkd
+all: out/rootlink out/rootlinkd out/rootlink-mkinitramfs
 rdma: out/rootlink-rdma
 
 # Installs what Tests/debian-packages.txt names and this machine lacks.
@@ -33,21 +34,29 @@ deps:
 
 UNNEEDED = -R .eh_frame -R .eh_frame_hdr -R .swift_modhash -R .comment
 
+# Both programs of the client, in one build.
 out/rootlink: FORCE
-	ROOTLINK_EMBEDDED=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded --product rootlink
+	ROOTLINK_EMBEDDED=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded
 	@mkdir -p out
 	@# Tables for unwinding, which nothing in it does: a fifteenth of the program.
-	objcopy $(UNNEEDED) .build-embedded/release/rootlink $@
+	for name in rootlink rootlink-init; do \
+	  objcopy $(UNNEEDED) .build-embedded/release/$$name out/$$name || exit 1; done
 
 out/rootlink-rdma: FORCE
 	ROOTLINK_EMBEDDED=1 ROOTLINK_RDMA=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded-rdma --product rootlink
 	@mkdir -p out
 	objcopy $(UNNEEDED) .build-embedded-rdma/release/rootlink $@
 
+SERVERBUILD = $(SWIFT) build $(SWIFTFLAGS) -c release --static-swift-stdlib --scratch-path .build-release
 out/rootlinkd: FORCE
-	$(SWIFT) build $(SWIFTFLAGS) -c release --static-swift-stdlib --scratch-path .build-release --product rootlinkd
+	$(SERVERBUILD) --product rootlinkd
 	@mkdir -p out
 	install -m 755 .build-release/release/rootlinkd $@
+
+# After the other, for the builds share what is compiled.
+out/rootlink-mkinitramfs: out/rootlinkd FORCE
+	$(SERVERBUILD) --product rootlink-mkinitramfs
+	install -m 755 .build-release/release/rootlink-mkinitramfs $@
 
 # The hooks alone: what an image builder needs beside the program.
 HOOKDIR = $(DESTDIR)$(PREFIX)/share/initramfs-tools
@@ -67,7 +76,8 @@ install: all $(CLIENT) install-hooks
 	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/rootlinkd.service
 	install -m 644 systemd/rootlinkd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/rootlinkd.socket
 	install -D -m 755 $(CLIENT) $(DESTDIR)$(PREFIX)/sbin/rootlink
-	install -D -m 755 out/rootlinkd $(DESTDIR)$(PREFIX)/sbin/rootlinkd
+	for name in rootlink-init rootlinkd rootlink-mkinitramfs; do \
+	  install -D -m 755 out/$$name $(DESTDIR)$(PREFIX)/sbin/$$name || exit 1; done
 	for page in docs/man/*.[1-9]; do \
 	  install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
 
@@ -93,7 +103,7 @@ test-faults: deps all tests
 # Takes about ten minutes.
 test-boots: deps all tests
 	ROOTLINK_LONG=1 Tests/run.sh \
-	  --filter 'DisklessBootTests|NetworkManagerPeaceTests|FailingBootTests|TinyGuestTests'
+	  --filter 'DisklessBootTests|NetworkManagerPeaceTests|FailingBootTests|TinyGuestTests|OneFileTests'
 
 # Takes about three quarters of an hour.
 test-rdma: deps all rdma tests
@@ -105,6 +115,7 @@ demo: deps all
 
 bench-boot: deps all
 	Benchmarks/boot/bench-boot.sh
+	Benchmarks/boot/bench-one-file.sh
 
 # Takes about an hour; BENCH=--quick a minute. Options: Benchmarks/server/bench.py --help.
 bench: deps out/rootlinkd

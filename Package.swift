@@ -24,7 +24,9 @@ let embedded: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded"),
   .enableExperimentalFeature("DeferredCodeGen"),
   .unsafeFlags(
-    ["-wmo", "-Osize", "-gnone", "-Xfrontend", "-function-sections"]
+    // LLVM inlines what Swift's own optimizer has decided not to; equal traps are one.
+    ["-wmo", "-Osize", "-gnone", "-Xfrontend", "-function-sections", "-Xllvm"]
+      + ["-inline-threshold=0", "-Xfrontend", "-mergeable-traps"]
       + muslHeaders.flatMap { ["-Xcc", $0] }),
 ]
 /// A process that a root device depends on counts what it allocates: CLinux/clinux_guard.c.
@@ -63,6 +65,13 @@ func bothWays(
     name: name, dependencies: dependencies,
     swiftSettings: strict + (isEmbedded ? embedded : isHot ? optimized : [])
       + (hasRDMA ? [.define("ROOTLINK_RDMA")] : []))
+}
+
+/// A program of the client.
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .executableTarget(
+    name: name, dependencies: dependencies, swiftSettings: isEmbedded ? strict + embedded : strict,
+    linkerSettings: isEmbedded ? staticLink : [])
 }
 
 /// A module of the server: compiled ordinarily only.
@@ -109,11 +118,23 @@ let client: [Target] = [
       "LinuxSystem",
       "CLinux", "WireFormat",
     ] + (hasRDMA ? ["RNBDClient", "RDMAVerbs", "RNBDProtocol", "RTRSProtocol"] : [])),
-  .executableTarget(
-    name: "rootlink",
-    dependencies: ["BootExecution", "BootPlanning", "LinuxSystem", "WireFormat"],
-    swiftSettings: isEmbedded ? strict + embedded : strict,
-    linkerSettings: isEmbedded ? staticLink : []),
+  bothWays(
+    "NetworkSetup",
+    [
+      "BootPlanning", "DHCPProtocol", "NBDDriver", "NetlinkProtocol", "LinuxSystem", "CLinux",
+      "WireFormat",
+    ]),
+  bothWays(
+    "MachineStart",
+    [
+      "BootExecution", "NetworkSetup", "BootPlanning", "RootVolumes", "LinuxSystem", "CLinux",
+      "WireFormat",
+    ]),
+  bothWays(
+    "ClientCommands",
+    ["BootExecution", "BootPlanning", "NBDDriver", "LinuxSystem", "WireFormat"]),
+  program("rootlink", ["ClientCommands", "LinuxSystem"]),
+  program("rootlink-init", ["ClientCommands", "MachineStart", "LinuxSystem"]),
 ]
 
 /// RDMA: of the server, and of the larger build of the client.
@@ -134,7 +155,6 @@ let remoteMemory: [Target] = [
 ]
 
 let server: [Target] = [
-  ordinary("ImageBuilder"),
   ordinary("BlockBackends", ["LinuxSystem", "CLinux", "WireFormat"], isHot: true),
   ordinary("BlockServer", ["BlockBackends", "LinuxSystem", "CLinux", "WireFormat"]),
   ordinary(
@@ -166,6 +186,16 @@ let server: [Target] = [
       "RTRSProtocol", "BlockServer", "BlockBackends", "LinuxSystem", "CLinux", "WireFormat",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
       .product(name: "Logging", package: "swift-log"),
+    ],
+    swiftSettings: strict),
+]
+
+let imageBuilder: [Target] = [
+  ordinary("ImageBuilder"),
+  .executableTarget(
+    name: "rootlink-mkinitramfs",
+    dependencies: [
+      "ImageBuilder", .product(name: "ArgumentParser", package: "swift-argument-parser"),
     ],
     swiftSettings: strict),
 ]
@@ -210,13 +240,16 @@ let testTargets: [Target] = [
       "RNBDServer", "RNBDProtocol", "RTRSProtocol", "BlockServer", "BlockBackends", "LinuxSystem",
       "WireFormat",
     ]),
-  tests("DocumentationTests", ["rootlink", "rootlinkd", "ConfigurationFile"]),
+  tests(
+    "DocumentationTests",
+    ["rootlink", "rootlinkd", "rootlink-mkinitramfs", "ConfigurationFile"]),
   tests(
     "InteropTests",
     ["CLinux", "rootlink", "rootlinkd", "NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("HookTests", ["BootExecution", "LinuxSystem", "WireFormat"]),
   .testTarget(
-    name: "BootTests", dependencies: ["TestSupport", "rootlinkd", "RDMAHostile"],
+    name: "BootTests",
+    dependencies: ["TestSupport", "rootlinkd", "rootlink-mkinitramfs", "RDMAHostile"],
     exclude: ["lab", "rdma", "tiny"],
     swiftSettings: strict),
   tests("LinuxSystemTests", ["TaskGuardProbe"]),
@@ -232,14 +265,24 @@ let testTargets: [Target] = [
   tests("DHCPProtocolTests", ["DHCPProtocol", "BootPlanning", "WireFormat"]),
   tests("RootVolumesTests", ["RootVolumes", "WireFormat"]),
   tests("ImageBuilderTests", ["ImageBuilder"]),
+  tests("MachineStartTests", ["MachineStart", "BootPlanning", "CLinux", "WireFormat"]),
+  tests("NetworkSetupTests", ["NetworkSetup", "BootExecution", "BootPlanning", "WireFormat"]),
   tests("RDMAVerbsTests", ["RDMAVerbs", "CVerbs", "LinuxSystem"]),
   tests("RNBDClientTests", ["RNBDClient", "RNBDProtocol", "RTRSProtocol", "WireFormat"]),
 ]
 
 let package = Package(
   name: "rootlink",
-  products: [.executable(name: "rootlink", targets: ["rootlink"])]
-    + (isEmbedded ? [] : [.executable(name: "rootlinkd", targets: ["rootlinkd"])]),
+  products: [
+    .executable(name: "rootlink", targets: ["rootlink"]),
+    .executable(name: "rootlink-init", targets: ["rootlink-init"]),
+  ]
+    + (isEmbedded
+      ? []
+      : [
+        .executable(name: "rootlinkd", targets: ["rootlinkd"]),
+        .executable(name: "rootlink-mkinitramfs", targets: ["rootlink-mkinitramfs"]),
+      ]),
   dependencies: isEmbedded
     ? []
     : [
@@ -247,6 +290,7 @@ let package = Package(
       .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
       .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
-  targets: client + (hasRDMA ? remoteMemory : []) + (isEmbedded ? [] : server + testTargets),
+  targets: client + (hasRDMA ? remoteMemory : [])
+    + (isEmbedded ? [] : server + imageBuilder + testTargets),
   cxxLanguageStandard: .cxx17
 )

@@ -53,6 +53,8 @@ public struct AttachCommand {
   private var isSoftRDMAMade = false
   private var isAnnounced = false
   private var warned: [ByteString] = []
+  /// What is to be mounted, once `run` has attached it.
+  public private(set) var root: PlannedRoot?
 
   public init(_ options: AttachOptions, log: Log) {
     self.options = options
@@ -292,8 +294,9 @@ public struct AttachCommand {
     }
   }
 
-  private func finish(_ plan: AttachmentPlan) -> CInt {
+  private mutating func finish(_ plan: AttachmentPlan) -> CInt {
     let root = usesFallback ? plan.fallbackRoot ?? plan.root : plan.root
+    self.root = root
     if root.needsRootLink, let first = attached[0] {
       // dracut looks for its root there. The device works without the link.
       try? replaceLink("/dev/root", target: first.device.node)

@@ -75,6 +75,34 @@ extension KernelParameter {
     }
   }
 
+  /// `line` with the parameters of `words` behind its own; what stands behind `--` on either of
+  /// them stays with init.
+  public static func appending(_ words: ByteString, to line: ByteString) -> ByteString {
+    let (head, tail) = parts(line)
+    let (more, moreTail) = parts(words)
+    var text = head + " " + more
+    if !tail.isEmpty || !moreTail.isEmpty { text += " --" + tail + moreTail }
+    return text
+  }
+
+  /// What lies before `--` and behind it, the latter beginning with white space.
+  private static func parts(_ text: ByteString) -> (head: ByteString, tail: ByteString) {
+    let bytes = text.bytes
+    let end = bytes.firstIndex(of: 0) ?? bytes.count
+    var index = 0
+    while true {
+      while index < end, bytes[index].isKernelSpace { index += 1 }
+      // A line end at the end of the file.
+      guard index < end else { return (ByteString(bytes[..<end]).trimmed, ByteString()) }
+      let start = index
+      let word = next(in: bytes, from: &index, end: end)
+      if word.value == nil, word.name == "--" {
+        let tail = ByteString(bytes[index..<end]).trimmed
+        return (ByteString(bytes[..<start]).trimmed, tail.isEmpty ? tail : " " + tail)
+      }
+    }
+  }
+
   /// Source: `MAX_INIT_ARGS` in Linux `init/main.c`.
   static let initWordCountMaximum = 32
 

@@ -134,4 +134,14 @@ struct KernelParameterTests {
       #expect(error.isRequestWrong)
     }
   }
+
+  @Test(
+    "of a file are put behind those of the line, and words for init stay with init",
+    arguments: [
+      ("a b", "c\n", "a b c"), ("a -- x", "c -- y z\n", "a c -- x y z"), ("", "c", " c"),
+      ("a \"-- b\" --", "c", "a \"-- b\" c"), ("a\n", "", "a "),
+    ])
+  func appending(line: String, more: String, whole: String) {
+    #expect(KernelParameter.appending(ByteString(more), to: ByteString(line)) == ByteString(whole))
+  }
 }

@@ -9,7 +9,9 @@ import Testing
 struct ManualTests {
   static let repository = URL(fileURLWithPath: #filePath)
     .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-  static let pages = ["rootlink.8", "rootlinkd.8", "rootlink-cmdline.7"]
+  static let pages = [
+    "rootlink.8", "rootlinkd.8", "rootlink-cmdline.7", "rootlink-init.8", "rootlink-mkinitramfs.8",
+  ]
   static let mustRunAll = ProcessInfo.processInfo.environment["ROOTLINK_REQUIRE_ALL"] != nil
 
   static func source(_ page: String) throws -> String {
@@ -54,6 +56,7 @@ struct ManualTests {
       "rootlinkd.8", "rootlinkd",
       [["--help"], ["serve", "--help"], ["check", "--help"], ["status", "--help"]]
     ),
+    ("rootlink-mkinitramfs.8", "rootlink-mkinitramfs", [["--help"]]),
   ]
 
   @Test("has every option that the help has, and no other", arguments: helps)
@@ -69,7 +72,9 @@ struct ManualTests {
   }
 
   /// In EXIT STATUS of both: what DESIGN.md promises to scripts.
-  @Test("gives the three exit statuses", arguments: ["rootlink.8", "rootlinkd.8"])
+  @Test(
+    "gives the three exit statuses",
+    arguments: ["rootlink.8", "rootlinkd.8", "rootlink-mkinitramfs.8"])
   func exitStatus(page: String) throws {
     let bold = try Self.section("EXIT STATUS", of: page).filter { $0.hasPrefix(".B ") }
     #expect(bold.filter { $0 != ".B attach" } == [".B 0", ".B 1", ".B 2"])
@@ -93,12 +98,27 @@ struct ManualTests {
 
   /// Names as the planner compares them, where `-` is `_`.
   static func plannerParameters() throws -> Set<String> {
+    try parameters(of: "BootParameters").union((0...7).map { "nbd\($0)" })
+  }
+
+  static func parameters(of file: String) throws -> Set<String> {
     let text = try String(
-      contentsOf: repository.appendingPathComponent("Sources/BootPlanning/BootParameters.swift"),
+      contentsOf: repository.appendingPathComponent("Sources/BootPlanning/\(file).swift"),
       encoding: .utf8)
-    var names = Set(text.matches(of: /isNamed\("([^"]+)"\)/).map { String($0.1) })
-    names.formUnion((0...7).map { "nbd\($0)" })
-    return names
+    return Set(text.matches(of: /isNamed\("([^"]+)"\)/).map { String($0.1) })
+  }
+
+  @Test("has every kernel parameter that process 1 reads")
+  func startParameters() throws {
+    let known = try Self.parameters(of: "StartParameters")
+    #expect(known.count > 15, "the source is not as this test expects it")
+    let text = try Self.section("KERNEL PARAMETERS", of: "rootlink-init.8")
+      .joined(separator: "\n")
+    for name in known {
+      #expect(
+        text.contains("\(name)=") || ["ro", "rw", "rootwait", "rd.break", "break"].contains(name),
+        "\(name) is not in rootlink-init(8)")
+    }
   }
 
   /// Keys inside a value, in the manual's descriptions.

@@ -7,6 +7,7 @@
 #include "clinux_engine.h"
 #include "clinux_file.h"
 #include "clinux_guard.h"
+#include "clinux_init.h"
 #include "clinux_interface.h"
 #include "clinux_keeper.h"
 #include "clinux_nbd.h"

@@ -39,6 +39,7 @@ enum UsageError: Error {
   case missingWord(ByteString)
   case badValue(option: ByteString, value: ByteString, expected: String)
   case exclusive(ByteString, ByteString)
+  case notFirst
 
   var reason: String {
     switch self {
@@ -52,6 +53,7 @@ enum UsageError: Error {
       "\(option.printable) '\(value.printable)': \(expected) expected"
     case .exclusive(let one, let other):
       "\(one.printable) and \(other.printable) exclude each other"
+    case .notFirst: "init is what rootlink-init does as the first process of a machine"
     }
   }
 }
