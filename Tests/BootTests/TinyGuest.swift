@@ -84,7 +84,7 @@ struct TinyGuest {
   }
 
   /// The newest stock kernel of a series: its version and where it is unpacked.
-  private static func fetch(_ kernel: Kernel) throws -> (version: String, tree: String) {
+  static func fetch(_ kernel: Kernel) throws -> (version: String, tree: String) {
     let line = try need(
       directory.appending(path: "lab/fetch-kernels.sh").path, [kernel.rawValue])
     let words = line.split(whereSeparator: \.isWhitespace)

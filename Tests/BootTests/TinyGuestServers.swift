@@ -59,7 +59,8 @@ final class HostServer: Sendable {
   }
 
   static func rootlinkd(
-    _ image: String, export: String, in directory: TemporaryDirectory, ports: [UInt16]? = nil
+    _ image: String, export: String, in directory: TemporaryDirectory, ports: [UInt16]? = nil,
+    host: String = "127.0.0.1"
   ) throws -> HostServer {
     let ports = ports ?? freePorts(1)
     return try HostServer(
@@ -67,7 +68,7 @@ final class HostServer: Sendable {
       [
         "serve", "--export", "\(export)=\(image)", "--control",
         directory.path("control-\(ports[0])"), "--overlay-directory", directory.path,
-      ] + ports.flatMap { ["--listen", "tcp:127.0.0.1:\($0)"] })
+      ] + ports.flatMap { ["--listen", "tcp:\(host):\($0)"] })
   }
 
   /// So many, all different.

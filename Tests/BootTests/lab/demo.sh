@@ -33,7 +33,7 @@ step "the kernel: Debian's linux-image of $series" "$lab/fetch-kernels.sh" "$ser
 version="${result%% *}" tree="${result#* }"
 step "the disk: Debian 12 with systemd, ext4" "$lab/make-image.sh" plain
 image="$result"
-step "the initramfs: initramfs-tools with our hook" "$lab/make-initramfs.sh" --kernel "$series"
+step "the initramfs: one program and the modules that it needs" "$lab/make-one-file.sh" "$series"
 initramfs="$result"
 
 # A port that nobody has; the guest sees this machine's loopback as 10.0.2.2.
