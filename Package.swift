@@ -121,8 +121,7 @@ let client: [Target] = [
   bothWays(
     "NetworkSetup",
     [
-      "BootPlanning", "DHCPProtocol", "NBDDriver", "NetlinkProtocol", "LinuxSystem", "CLinux",
-      "WireFormat",
+      "BootPlanning", "DHCPProtocol", "NetlinkProtocol", "LinuxSystem", "CLinux", "WireFormat",
     ]),
   bothWays(
     "MachineStart",

@@ -6,7 +6,6 @@ import BootPlanning
 import CLinux
 import DHCPProtocol
 import LinuxSystem
-import NBDDriver
 import NetlinkProtocol
 import WireFormat
 

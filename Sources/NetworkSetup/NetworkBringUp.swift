@@ -12,7 +12,6 @@ public import BootPlanning
 import CLinux
 public import DHCPProtocol
 public import LinuxSystem
-import NBDDriver
 import NetlinkProtocol
 import WireFormat
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 public import LinuxSystem
-public import NBDDriver
 public import WireFormat
 
 /// Why this machine has no network.
 public enum NetworkError: Error, Equatable, Sendable {
   case system(step: StaticFieldName, SystemError)
-  case netlink(step: StaticFieldName, GenericNetlinkError)
+  case netlink(step: StaticFieldName, NetlinkError)
   /// Of `seconds`, without a result; what was waited for last.
   case gaveUp(seconds: UInt64, NetworkWait)
 

@@ -3,19 +3,18 @@
 
 import CLinux
 import LinuxSystem
-import NBDDriver
 import NetlinkProtocol
 import WireFormat
 
 struct RouteSocket: ~Copyable {
-  private var socket: GenericNetlinkSocket
+  private var socket: NetlinkSocket
   /// Becomes readable with every change of an interface or an address.
   let changes: FileDescriptor
 
   static let answerMilliseconds: UInt64 = 10_000
 
   init() throws(SystemError) {
-    let questions = try GenericNetlinkSocket(protocol: CInt(clinux_NETLINK_ROUTE))
+    let questions = try NetlinkSocket(protocol: CInt(clinux_NETLINK_ROUTE))
     let events = FileDescriptor(
       owning: try checked(
         clinux_netlink_open(CInt(clinux_NETLINK_ROUTE), RouteMessageType.changeGroups)))
@@ -40,13 +39,13 @@ struct RouteSocket: ~Copyable {
 
   private mutating func ask(
     _ type: UInt16, _ flags: NetlinkMessage.Flags, _ payload: [UInt8]
-  ) throws(GenericNetlinkError) -> [NetlinkMessage] {
+  ) throws(NetlinkError) -> [NetlinkMessage] {
     try socket.ask(
       type: type, flags: flags, payload: payload, until: .milliseconds(Self.answerMilliseconds))
   }
 
   /// Those that cannot be read are left out.
-  mutating func links() throws(GenericNetlinkError) -> [LinkDescription] {
+  mutating func links() throws(NetlinkError) -> [LinkDescription] {
     var links: [LinkDescription] = []
     for message in try ask(RouteMessageType.getLink, .dump, LinkDescription.dumpRequest)
     where message.type == RouteMessageType.newLink {
@@ -55,7 +54,7 @@ struct RouteSocket: ~Copyable {
     return links
   }
 
-  mutating func addresses() throws(GenericNetlinkError) -> [AddressDescription] {
+  mutating func addresses() throws(NetlinkError) -> [AddressDescription] {
     var addresses: [AddressDescription] = []
     for message in try ask(RouteMessageType.getAddress, .dump, AddressDescription.dumpRequest)
     where message.type == RouteMessageType.newAddress {
@@ -64,18 +63,18 @@ struct RouteSocket: ~Copyable {
     return addresses
   }
 
-  mutating func make(_ request: LinkRequest) throws(GenericNetlinkError) {
+  mutating func make(_ request: LinkRequest) throws(NetlinkError) {
     var flags: NetlinkMessage.Flags = .acknowledge
     if case .makeVLAN = request { flags.formUnion([.create, .exclusive]) }
     _ = try ask(RouteMessageType.newLink, flags, request.payload)
   }
 
-  mutating func add(_ address: AddressDescription) throws(GenericNetlinkError) {
+  mutating func add(_ address: AddressDescription) throws(NetlinkError) {
     _ = try ask(
       RouteMessageType.newAddress, [.acknowledge, .create, .replace], address.payload)
   }
 
-  mutating func add(_ route: RouteRequest) throws(GenericNetlinkError) {
+  mutating func add(_ route: RouteRequest) throws(NetlinkError) {
     _ = try ask(RouteMessageType.newRoute, [.acknowledge, .create, .replace], route.payload)
   }
 }
