@@ -5,7 +5,7 @@ public import NBDDriver
 public import WireFormat
 
 /// Why one attempt to attach one target came to nothing.
-public enum AttemptError: Error, Equatable, Sendable {
+public indirect enum AttemptError: Error, Equatable, Sendable {
   case unresolved(ResolutionError)
   case unknownInterface(ByteString)
   case unusableAddress(ByteString, SystemError)

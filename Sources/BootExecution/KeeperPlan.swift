@@ -63,73 +63,61 @@ struct KeeperPlan: Sendable {
   var detection = Detection()
 
   var encoded: ByteString {
-    var text: ByteString = ""
-    func add(_ key: ByteString, _ value: ByteString) {
-      text += key + "=" + ByteString(value.printable(limit: Self.byteCountMaximum)) + "\n"
-    }
-    func add(_ key: ByteString, _ value: UInt64) { add(key, ByteString("\(value)")) }
-    add("device", UInt64(deviceIndex))
-    add("backend", backendIdentifier)
-    add("export", export)
+    var lines = NamedLines()
+    lines.add("device", UInt64(deviceIndex))
+    lines.add("backend", backendIdentifier)
+    lines.add("export", export)
     for path in paths {
-      add(
+      lines.add(
         "path",
         ByteString("\(path.site) ") + (path.isMain ? "main " : "spare ")
           + hexadecimal(path.address) + " "
           + (path.source.map(hexadecimal) ?? "-"))
     }
-    add("connections", UInt64(connectionCount))
-    add("size", byteCount)
-    add("flags", UInt64(flags.rawValue))
-    add("block", blockByteCount)
-    add("payload", payloadByteCount)
-    add("token-high", token.high)
-    add("token-low", token.low)
-    add("identity-first", identity.words.first)
-    add("identity-second", identity.words.second)
-    add("identity-count", UInt64(identity.count))
-    add("request-timeout", requestTimeoutSeconds)
-    add("dead-time", deadTimeSeconds)
-    add("shutdown-time", shutdownTimeSeconds)
-    add("silence", detection.silenceSeconds)
-    add("answer", detection.answerSeconds ?? 0)
-    return text
+    lines.add("connections", UInt64(connectionCount))
+    lines.add("size", byteCount)
+    lines.add("flags", UInt64(flags.rawValue))
+    lines.add("block", blockByteCount)
+    lines.add("payload", payloadByteCount)
+    lines.add("token-high", token.high)
+    lines.add("token-low", token.low)
+    lines.add("identity-first", identity.words.first)
+    lines.add("identity-second", identity.words.second)
+    lines.add("identity-count", UInt64(identity.count))
+    lines.add("request-timeout", requestTimeoutSeconds)
+    lines.add("dead-time", deadTimeSeconds)
+    lines.add("shutdown-time", shutdownTimeSeconds)
+    lines.add("silence", detection.silenceSeconds)
+    lines.add("answer", detection.answerSeconds ?? 0)
+    return lines.encoded
   }
 }
 
 extension KeeperPlan {
   /// Nil when `text` is no such file, whole: it is written in one piece.
   init?(decoding text: ByteString) {
-    guard text.count <= Self.byteCountMaximum else { return nil }
-    var values: [ByteString: ByteString] = [:]
+    guard let lines = NamedLines(decoding: text, limit: Self.byteCountMaximum) else {
+      return nil
+    }
     var paths: [KeeperPath] = []
-    for line in text.fields(separatedBy: 0x0a) where !line.isEmpty {
-      guard let (key, value) = line.cut(at: 0x3d), let plain = value.unescapingHexadecimal else {
-        return nil
-      }
-      if key == "path" {
-        guard let path = Self.path(plain), paths.count < Self.pathCountMaximum else { return nil }
-        paths.append(path)
-      } else {
-        values[key] = plain
-      }
+    for text in lines.all("path") {
+      guard let path = Self.path(text), paths.count < Self.pathCountMaximum else { return nil }
+      paths.append(path)
     }
-    func number(_ key: ByteString, maximum: UInt64 = .max) -> UInt64? {
-      values[key]?.decimal(maximum: maximum)
-    }
-    guard !paths.isEmpty, let device = number("device", maximum: UInt64(UInt32.max)),
-      let backend = values["backend"], let export = values["export"],
-      let connections = number("connections", maximum: UInt64(connectionCountMaximum)),
-      connections > 0, let size = number("size"),
-      let flags = number("flags", maximum: UInt64(UInt16.max)), let block = number("block"),
-      let payload = number("payload"), let high = number("token-high"),
-      let low = number("token-low"), let first = number("identity-first"),
-      let second = number("identity-second"),
-      let count = number("identity-count", maximum: UInt64(UInt32.max)),
-      let timeout = number("request-timeout"), let deadTime = number("dead-time"),
-      let shutdownTime = number("shutdown-time", maximum: UInt64(UInt32.max)),
-      let silence = number("silence", maximum: Detection.secondsMaximum), silence > 0,
-      let answer = number("answer", maximum: Detection.secondsMaximum)
+    guard !paths.isEmpty, let device = lines.number("device", maximum: UInt64(UInt32.max)),
+      let backend = lines["backend"], let export = lines["export"],
+      let connections = lines.number("connections", maximum: UInt64(connectionCountMaximum)),
+      connections > 0, let size = lines.number("size"),
+      let flags = lines.number("flags", maximum: UInt64(UInt16.max)),
+      let block = lines.number("block"),
+      let payload = lines.number("payload"), let high = lines.number("token-high"),
+      let low = lines.number("token-low"), let first = lines.number("identity-first"),
+      let second = lines.number("identity-second"),
+      let count = lines.number("identity-count", maximum: UInt64(UInt32.max)),
+      let timeout = lines.number("request-timeout"), let deadTime = lines.number("dead-time"),
+      let shutdownTime = lines.number("shutdown-time", maximum: UInt64(UInt32.max)),
+      let silence = lines.number("silence", maximum: Detection.secondsMaximum), silence > 0,
+      let answer = lines.number("answer", maximum: Detection.secondsMaximum)
     else { return nil }
     self.init(
       deviceIndex: UInt32(device), backendIdentifier: backend, export: export, paths: paths,

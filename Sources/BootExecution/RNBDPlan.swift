@@ -64,70 +64,55 @@
     }
 
     var encoded: ByteString {
-      var text: ByteString = ""
-      func add(_ key: ByteString, _ value: ByteString) {
-        text += key + "=" + ByteString(value.printable(limit: Self.byteCountMaximum)) + "\n"
-      }
-      func add(_ key: ByteString, _ value: UInt64) { add(key, ByteString("\(value)")) }
-      add("rnbd-session", session.text)
+      var lines = NamedLines()
+      lines.add("rnbd-session", session.text)
       for disk in disks {
-        add(
+        lines.add(
           "disk",
           ByteString(
             "\(disk.index) \(disk.accessMode.rawValue) \(disk.byteCount) \(disk.payloadByteCount) ")
             + disk.name.text)
       }
       for path in paths {
-        add(
+        lines.add(
           "path",
           ByteString(path.isIB ? "ib " : "ip ") + hexadecimal(path.destination) + " "
             + (path.source.map(hexadecimal) ?? "-"))
       }
-      add("connections", UInt64(connectionCount))
+      lines.add("connections", UInt64(connectionCount))
       switch policy {
-      case .roundRobin: add("policy", 0)
-      case .minInFlight: add("policy", 1)
-      case .minLatency: add("policy", 2)
+      case .roundRobin: lines.add("policy", 0)
+      case .minInFlight: lines.add("policy", 1)
+      case .minLatency: lines.add("policy", 2)
       }
-      add("dead-time", deadTimeSeconds)
-      add("shutdown-time", shutdownTimeSeconds)
-      return text
+      lines.add("dead-time", deadTimeSeconds)
+      lines.add("shutdown-time", shutdownTimeSeconds)
+      return lines.encoded
     }
   }
 
   extension RNBDPlan {
     /// Nil when `text` is no such file, whole.
     init?(decoding text: ByteString) {
-      guard text.count <= Self.byteCountMaximum else { return nil }
-      var values: [ByteString: ByteString] = [:]
+      guard let lines = NamedLines(decoding: text, limit: Self.byteCountMaximum) else {
+        return nil
+      }
       var paths: [PathAddresses] = []
+      for text in lines.all("path") {
+        guard let path = Self.path(text), paths.count < Self.pathCountMaximum else { return nil }
+        paths.append(path)
+      }
       var disks: [Disk] = []
-      for line in text.fields(separatedBy: 0x0a) where !line.isEmpty {
-        guard let (key, value) = line.cut(at: 0x3d), let plain = value.unescapingHexadecimal
-        else { return nil }
-        if key == "path" {
-          guard let path = Self.path(plain), paths.count < Self.pathCountMaximum else {
-            return nil
-          }
-          paths.append(path)
-        } else if key == "disk" {
-          guard let disk = Self.disk(plain), disks.count < Self.diskCountMaximum else {
-            return nil
-          }
-          disks.append(disk)
-        } else {
-          values[key] = plain
-        }
+      for text in lines.all("disk") {
+        guard let disk = Self.disk(text), disks.count < Self.diskCountMaximum else { return nil }
+        disks.append(disk)
       }
-      func number(_ key: ByteString, maximum: UInt64 = .max) -> UInt64? {
-        values[key]?.decimal(maximum: maximum)
-      }
-      guard !paths.isEmpty, !disks.isEmpty, let sessionText = values["rnbd-session"],
+      guard !paths.isEmpty, !disks.isEmpty, let sessionText = lines["rnbd-session"],
         let session = try? SessionName(sessionText),
-        let connections = number("connections", maximum: UInt64(connectionCountMaximum)),
-        connections > 0, let policyNumber = number("policy", maximum: 2),
-        let deadTime = number("dead-time"),
-        let shutdownTime = number("shutdown-time", maximum: UInt64(UInt32.max))
+        let connections = lines.number("connections", maximum: UInt64(connectionCountMaximum)),
+        connections > 0, let policyNumber = lines.number("policy", maximum: 2),
+        let deadTime = lines.number("dead-time"),
+        let shutdownTime = lines.number("shutdown-time", maximum: UInt64(UInt32.max))
       else { return nil }
       self.init(
         session: session, disks: disks, paths: paths, connectionCount: UInt32(connections),

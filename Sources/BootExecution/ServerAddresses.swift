@@ -10,7 +10,7 @@ import WireFormat
 struct AddressBook {
   private let lookup: HostLookup
   /// What was resolved, so that several devices of one server cost one question.
-  private var known: [ByteString: [[UInt8]]] = [:]
+  private var known: [(name: ByteString, addresses: [[UInt8]])] = []
 
   /// The plan's name servers; without any, those of /etc/resolv.conf.
   init(_ resolver: BootPlanning.ResolverConfiguration) {
@@ -60,18 +60,26 @@ struct AddressBook {
         return [try SocketAddress(unixPath: path)]
       } catch { throw .unusableAddress(path, error) }
     case .hostName(let name):
-      if known[name] == nil {
-        do {
-          known[name] = try resolveHost(name, with: lookup, until: deadline)
-        } catch { throw .unresolved(error) }
-      }
       var found: [SocketAddress] = []
-      for octets in known[name] ?? [] { found.append(socketAddress(octets, port: port)) }
+      for octets in try resolve(name, until: deadline) {
+        found.append(socketAddress(octets, port: port))
+      }
       guard !found.isEmpty else { throw .unresolved(.noAddress(name)) }
       return found
     case .gid, .pending:
       throw .protocolMissing
     }
+  }
+
+  private mutating func resolve(
+    _ name: ByteString, until deadline: Deadline
+  ) throws(AttemptError) -> [[UInt8]] {
+    for one in known where one.name == name { return one.addresses }
+    do throws(ResolutionError) {
+      let addresses = try resolveHost(name, with: lookup, until: deadline)
+      known.append((name, addresses))
+      return addresses
+    } catch { throw .unresolved(error) }
   }
 }
 

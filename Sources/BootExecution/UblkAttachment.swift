@@ -10,7 +10,7 @@ import UblkDriver
 import WireFormat
 
 /// Why a ublk device was not made or not taken up.
-public enum UblkAttachError: Error, Equatable, Sendable {
+public indirect enum UblkAttachError: Error, Equatable, Sendable {
   case driver(UblkError)
   case process(UblkProcessError)
   case state(ByteString, SystemError)

@@ -56,7 +56,7 @@ struct LeaseSelection {
   }
 
   private mutating func select(from candidates: [Candidate], bootInterface: ByteString?) {
-    let sorted = candidates.sorted { $0.goesBefore($1) }
+    let sorted = candidates.ordered { $0.goesBefore($1) }
     var interface = ByteString()
     for candidate in sorted where !candidate.lease.interface.isEmpty {
       if interface.isEmpty { interface = candidate.lease.interface }

@@ -25,7 +25,7 @@ public struct ServerSource: Equatable, Sendable {
 }
 
 /// Why there is no plan.
-public enum PlanError: Error, Equatable, Sendable {
+public indirect enum PlanError: Error, Equatable, Sendable {
   /// `column` is the 1-based place in the command line; nil for a value that a lease gave.
   case malformed(parameter: ByteString, value: ByteString, column: Int?, SyntaxError)
   /// `parameter` means nothing without `missing`.

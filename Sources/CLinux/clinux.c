@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "CLinux.h"
 #include <arpa/inet.h>
-#include <stdio.h>
 #include <sys/random.h>
 #include <sys/sysmacros.h>
 
@@ -122,28 +121,65 @@ int clinux_address_unix(struct clinux_address *into, const uint8_t *path, size_t
   into->byte_count = (uint32_t)(offsetof(struct sockaddr_un, sun_path) + count + !is_abstract);
   return 0;
 }
+/* A text with room for so many characters and the zero that is always behind them. */
+struct room {
+  char *end;
+  size_t left;
+};
+static void add_bytes(struct room *room, const char *text, size_t count) {
+  if (count > room->left) count = room->left;
+  memcpy(room->end, text, count);
+  room->end += count;
+  room->left -= count;
+  *room->end = 0;
+}
+static void add(struct room *room, const char *text) { add_bytes(room, text, strlen(text)); }
+static void add_number(struct room *room, unsigned number) {
+  char digits[10];
+  size_t first = sizeof digits;
+  do digits[--first] = (char)('0' + number % 10);
+  while (number /= 10);
+  add_bytes(room, digits + first, sizeof digits - first);
+}
+
+/* What printf would do takes 10 KiB of the client. */
 int clinux_address_text(const struct clinux_address *address, char *into, size_t count) {
   char text[INET6_ADDRSTRLEN], scope[IF_NAMESIZE];
+  if (count == 0) return 0;
+  struct room room = {.end = into, .left = count - 1};
   switch (address->storage.ss_family) {
   case AF_INET: {
     const struct sockaddr_in *a = (const void *)&address->storage;
     inet_ntop(AF_INET, &a->sin_addr, text, sizeof text);
-    return snprintf(into, count, "%s:%u", text, ntohs(a->sin_port));
+    add(&room, text);
+    add(&room, ":");
+    add_number(&room, ntohs(a->sin_port));
+    break;
   }
   case AF_INET6: {
     const struct sockaddr_in6 *a = (const void *)&address->storage;
     inet_ntop(AF_INET6, &a->sin6_addr, text, sizeof text);
-    if (a->sin6_scope_id && if_indextoname(a->sin6_scope_id, scope))
-      return snprintf(into, count, "[%s%%%s]:%u", text, scope, ntohs(a->sin6_port));
-    return snprintf(into, count, "[%s]:%u", text, ntohs(a->sin6_port));
+    add(&room, "[");
+    add(&room, text);
+    if (a->sin6_scope_id && if_indextoname(a->sin6_scope_id, scope)) {
+      add(&room, "%");
+      add(&room, scope);
+    }
+    add(&room, "]:");
+    add_number(&room, ntohs(a->sin6_port));
+    break;
   }
   case AF_UNIX: {
     const struct sockaddr_un *a = (const void *)&address->storage;
-    return snprintf(into, count, "unix:%.*s", (int)sizeof a->sun_path, a->sun_path);
+    add(&room, "unix:");
+    add_bytes(&room, a->sun_path, strnlen(a->sun_path, sizeof a->sun_path));
+    break;
   }
   default:
-    return snprintf(into, count, "family %d", address->storage.ss_family);
+    add(&room, "family ");
+    add_number(&room, address->storage.ss_family);
   }
+  return (int)(room.end - into);
 }
 uint32_t clinux_interface_index(const char *name) { return if_nametoindex(name); }
 

@@ -4,7 +4,6 @@
 #include <linux/if_addr.h>
 #include <linux/if_packet.h>
 #include <linux/rtnetlink.h>
-#include <stdio.h>
 
 /* The octets of an IP address and their count; 0 for another family. */
 static size_t octets_of(const struct sockaddr *address, const uint8_t **octets) {
@@ -30,7 +29,7 @@ int clinux_interface_holding(const struct clinux_address *local, struct clinux_i
   for (struct ifaddrs *one = list; one && into->index == 0; one = one->ifa_next) {
     if (octets_of(one->ifa_addr, &held) != count || memcmp(held, wanted, count) != 0) continue;
     into->index = if_nametoindex(one->ifa_name);
-    snprintf(into->name, sizeof into->name, "%s", one->ifa_name);
+    memcpy(into->name, one->ifa_name, strnlen(one->ifa_name, sizeof into->name - 1));
     if (octets_of(one->ifa_netmask, &mask) == count)
       for (size_t i = 0; i < count; i++)
         into->prefix_length += (uint32_t)__builtin_popcount(mask[i]);

@@ -18,7 +18,7 @@ import BootPlanning
 import WireFormat
 
 /// What to do next.
-public enum DHCPAction: Equatable, Sendable {
+public indirect enum DHCPAction: Equatable, Sendable {
   case send(DHCPTransmission)
   /// Configure the interface. `replaced` is the lease held until now: a renewal often changes
   /// nothing but its times.

@@ -12,7 +12,7 @@
 import BootPlanning
 import WireFormat
 
-public enum DHCPv6Action: Equatable, Sendable {
+public indirect enum DHCPv6Action: Equatable, Sendable {
   /// To ff02::1:2, port 547, from port 546 of the link-local address.
   case send(DHCPv6Message)
   case configure(DHCPv6Lease, replaced: DHCPv6Lease?)

@@ -122,8 +122,7 @@ public func listDirectory(_ path: ByteString, limit: Int) throws(SystemError) ->
     return true
   }
   guard isOpen else { throw .noSuchFile }
-  names.sort { $0.bytes.lexicographicallyPrecedes($1.bytes) }
-  return names
+  return names.ordered { $0.bytes.lexicographicallyPrecedes($1.bytes) }
 }
 
 /// Where a symbolic link points.

@@ -15,7 +15,7 @@ import WireFormat
 /// descriptor but `kept`, and puts /dev/null in place of the standard streams. For the child of a
 /// fork, or a program's own beginning. `name` is what ps(1) shows, at most 15 bytes.
 public func becomeKeeper(named name: StaticString, keeping kept: [CInt]) {
-  let sorted = kept.sorted()
+  let sorted = kept.ordered(by: <)
   unsafe sorted.withUnsafeBufferPointer { buffer in
     // SAFETY: `count` integers, alive during the call (the call reads none of them when there are
     // none); a static text is NUL-terminated.

@@ -5,7 +5,7 @@ import NetworkSetup
 import WireFormat
 
 /// Why the machine did not get as far as its init.
-enum StartError: Error, Equatable, Sendable {
+indirect enum StartError: Error, Equatable, Sendable {
   case commandLine(SystemError)
   case parameters(PlanError)
   case network(NetworkError)

@@ -17,7 +17,7 @@ public struct ConnectionLimits: Sendable {
 }
 
 /// Why an address gave no export.
-public enum ConnectionError: Error, Equatable, Sendable {
+public indirect enum ConnectionError: Error, Equatable, Sendable {
   case notConnected(address: ByteString, SystemError)
   /// Connected, and then silent.
   case silent(address: ByteString, NegotiationStage, seconds: UInt64)

@@ -3,7 +3,7 @@ public import LinuxSystem
 public import WireFormat
 
 /// Why an export did not become a device.
-public enum AttachError: Error, Equatable, Sendable {
+public indirect enum AttachError: Error, Equatable, Sendable {
   case geometry(GeometryError)
   case indexOutOfRange(UInt32)
   case socketCount(Int)

@@ -35,34 +35,24 @@ public struct AttachmentRecord: Equatable, Sendable {
   }
 
   public var encoded: ByteString {
-    var text: ByteString = ""
-    func add(_ key: ByteString, _ value: ByteString) {
-      text += key + "=" + ByteString(value.printable(limit: Self.byteCountMaximum)) + "\n"
-    }
-    add("server", server)
-    add("export", export)
-    add("attached-seconds", ByteString("\(attachedSeconds)"))
-    add("pid", ByteString("\(ownerThread)"))
-    add("backend", backendIdentifier)
-    add("connections", ByteString("\(connectionCount)"))
-    return text
+    var lines = NamedLines()
+    lines.add("server", server)
+    lines.add("export", export)
+    lines.add("attached-seconds", attachedSeconds)
+    lines.add("pid", UInt64(ownerThread))
+    lines.add("backend", backendIdentifier)
+    lines.add("connections", UInt64(connectionCount))
+    return lines.encoded
   }
 
   /// Nil when `text` is not a record: a key missing, a number that is none, a bad escape.
   public init?(decoding text: ByteString) {
-    guard text.count <= Self.byteCountMaximum else { return nil }
-    var values: [ByteString: ByteString] = [:]
-    for line in text.fields(separatedBy: 0x0a) where !line.isEmpty {
-      guard let (key, value) = line.cut(at: 0x3d), let plain = value.unescapingHexadecimal else {
-        return nil
-      }
-      values[key] = plain
-    }
-    guard let server = values["server"], let export = values["export"],
-      let seconds = values["attached-seconds"]?.decimal(),
-      let thread = values["pid"]?.decimal(maximum: UInt64(Int32.max)),
-      let identifier = values["backend"],
-      let connections = values["connections"]?.decimal(maximum: UInt64(UInt32.max))
+    guard let lines = NamedLines(decoding: text, limit: Self.byteCountMaximum),
+      let server = lines["server"], let export = lines["export"],
+      let seconds = lines.number("attached-seconds"),
+      let thread = lines.number("pid", maximum: UInt64(Int32.max)),
+      let identifier = lines["backend"],
+      let connections = lines.number("connections", maximum: UInt64(UInt32.max))
     else { return nil }
     self.init(
       server: server, export: export, attachedSeconds: seconds, ownerThread: UInt32(thread),
@@ -91,33 +81,5 @@ extension NBDDevice {
 
   public func removeRecord() {
     do { try removeFile(recordPath) } catch {}  // None is as good.
-  }
-}
-
-extension ByteString {
-  /// Undoes `printable`; nil when a `\` begins anything but `\xNN`.
-  public var unescapingHexadecimal: ByteString? {
-    var result: [UInt8] = []
-    var position = 0
-    func digit(_ byte: UInt8) -> UInt8? {
-      switch byte {
-      case 0x30...0x39: byte - 0x30
-      case 0x61...0x66: byte - 0x61 + 10
-      default: nil
-      }
-    }
-    while position < count {
-      guard bytes[position] == 0x5c else {
-        result.append(bytes[position])
-        position += 1
-        continue
-      }
-      guard position + 3 < count, bytes[position + 1] == 0x78,
-        let high = digit(bytes[position + 2]), let low = digit(bytes[position + 3])
-      else { return nil }
-      result.append(high << 4 | low)
-      position += 4
-    }
-    return ByteString(result)
   }
 }

@@ -64,7 +64,7 @@ public struct DeviceGeometry: Equatable, Sendable {
 }
 
 /// Why the kernel's driver cannot show an export.
-public enum GeometryError: Error, Equatable, Sendable {
+public indirect enum GeometryError: Error, Equatable, Sendable {
   case empty
   case tooLarge(byteCount: UInt64)
   case belowOneBlock(byteCount: UInt64, blockByteCount: UInt64)

@@ -8,7 +8,7 @@ import NetlinkProtocol
 public import WireFormat
 
 /// Why a device was not detached.
-public enum DetachError: Error, Equatable, Sendable {
+public indirect enum DetachError: Error, Equatable, Sendable {
   case noSuchDevice(ByteString)
   case notAttached(ByteString)
   case busy(device: ByteString, users: [DeviceUser])

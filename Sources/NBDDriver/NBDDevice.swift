@@ -41,8 +41,7 @@ public struct NBDDevice: Equatable, Sendable {
     for name in names {
       if let device = NBDDevice(named: name, root: root) { devices.append(device) }
     }
-    devices.sort { $0.index < $1.index }
-    return devices
+    return devices.ordered { $0.index < $1.index }
   }
 
   /// A file of the device's directory without its line end; nil when there is none.
@@ -78,11 +77,10 @@ public struct NBDDevice: Equatable, Sendable {
     let names = (try? listDirectory(directory, limit: 4096)) ?? []
     var partitions: [ByteString] = []
     for name in names where isPartition(name) { partitions.append(name) }
-    partitions.sort { left, right in
+    return partitions.ordered { left, right in
       left.count == right.count
         ? left.bytes.lexicographicallyPrecedes(right.bytes) : left.count < right.count
     }
-    return partitions
   }
 
   func isPartition(_ name: ByteString) -> Bool {

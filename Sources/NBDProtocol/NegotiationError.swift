@@ -15,7 +15,7 @@ public enum NegotiationStage: Equatable, Sendable {
 }
 
 /// Why a handshake ended without an export.
-public enum NegotiationError: Error, Equatable, Sendable {
+public indirect enum NegotiationError: Error, Equatable, Sendable {
   /// The first bytes of the peer, at most 18.
   case notAnNBDServer(firstBytes: ByteString)
   /// A handshake that servers dropped in 2012: no names, no options.

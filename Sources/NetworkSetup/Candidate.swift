@@ -16,7 +16,8 @@ struct NetworkWish {
   var isFulfilled = false
 }
 
-struct Candidate {
+/// Of one network card there are few, and each has much: it is changed where it is.
+final class Candidate {
   enum Stage: Equatable { case waitingForCarrier, asking, checking, done, abandoned }
 
   let wish: Int
@@ -53,7 +54,7 @@ struct Candidate {
     return numbers
   }
 
-  mutating func close() {
+  func close() {
     packets?.close()
     routers?.close()
     messages6?.close()

@@ -144,7 +144,7 @@ public struct NetworkBringUp: ~Copyable {
           isKnown = true
         }
         if isKnown { continue }
-        var candidate = Candidate(wish: number, link: link)
+        let candidate = Candidate(wish: number, link: link)
         if wish.request.method.hearsRouters {
           // Before the link is up, for the kernel asks routers at once.
           candidate.routers = try? RouterSocket(interface: link.index)

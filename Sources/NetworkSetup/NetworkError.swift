@@ -3,7 +3,7 @@ public import LinuxSystem
 public import WireFormat
 
 /// Why this machine has no network.
-public enum NetworkError: Error, Equatable, Sendable {
+public indirect enum NetworkError: Error, Equatable, Sendable {
   case system(step: StaticFieldName, SystemError)
   case netlink(step: StaticFieldName, NetlinkError)
   /// Of `seconds`, without a result; what was waited for last.

@@ -45,8 +45,7 @@ public struct UblkDevice: Equatable, Sendable {
       else { continue }
       devices.append(UblkDevice(index: UInt32(index), root: root))
     }
-    devices.sort { $0.index < $1.index }
-    return devices
+    return devices.ordered { $0.index < $1.index }
   }
 
   /// A file of the disk's directory without its line end; nil when there is none.
@@ -70,11 +69,10 @@ public struct UblkDevice: Equatable, Sendable {
     for name in names where name.dropping(prefix: self.name + "p")?.isAllDigits ?? false {
       partitions.append(name)
     }
-    partitions.sort { left, right in
+    return partitions.ordered { left, right in
       left.count == right.count
         ? left.bytes.lexicographicallyPrecedes(right.bytes) : left.count < right.count
     }
-    return partitions
   }
 
   /// The node of the disk, once it was started.

@@ -3,7 +3,7 @@ public import LinuxSystem
 public import WireFormat
 
 /// Why the ublk driver did not do what it was asked for.
-public enum UblkError: Error, Equatable, Sendable {
+public indirect enum UblkError: Error, Equatable, Sendable {
   /// The module is not there and did not load.
   case driverMissing
   /// /dev/ublk-control is there and cannot be opened.
