@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# make            out/rootlink and out/rootlink-init (static, Embedded Swift), out/rootlinkd and
+# make            out/rootlink and out/rootlink-attach (static, Embedded Swift), out/rootlinkd and
 #                 out/rootlink-mkinitramfs
 # make rdma       out/rootlink-rdma, the client that also speaks RNBD over RDMA
 # make demo       a diskless Debian boots from rootlinkd in QEMU
@@ -39,7 +39,7 @@ out/rootlink: FORCE
 	ROOTLINK_EMBEDDED=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded
 	@mkdir -p out
 	@# Tables for unwinding, which nothing in it does: a fifteenth of the program.
-	for name in rootlink rootlink-init; do \
+	for name in rootlink rootlink-attach; do \
 	  objcopy $(UNNEEDED) .build-embedded/release/$$name out/$$name || exit 1; done
 
 out/rootlink-rdma: FORCE
@@ -76,8 +76,10 @@ install: all $(CLIENT) install-hooks
 	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/rootlinkd.service
 	install -m 644 systemd/rootlinkd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/rootlinkd.socket
 	install -D -m 755 $(CLIENT) $(DESTDIR)$(PREFIX)/sbin/rootlink
-	for name in rootlink-init rootlinkd rootlink-mkinitramfs; do \
+	for name in rootlinkd rootlink-mkinitramfs; do \
 	  install -D -m 755 out/$$name $(DESTDIR)$(PREFIX)/sbin/$$name || exit 1; done
+	@# The hooks take the smaller program where there is one, and that has no RDMA.
+	$(if $(RDMA),rm -f,install -D -m 755 out/rootlink-attach) $(DESTDIR)$(PREFIX)/lib/rootlink/rootlink-attach
 	for page in docs/man/*.[1-9]; do \
 	  install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
 

@@ -132,8 +132,8 @@ let client: [Target] = [
   bothWays(
     "ClientCommands",
     ["BootExecution", "BootPlanning", "NBDDriver", "LinuxSystem", "WireFormat"]),
-  program("rootlink", ["ClientCommands", "LinuxSystem"]),
-  program("rootlink-init", ["ClientCommands", "MachineStart", "LinuxSystem"]),
+  program("rootlink", ["ClientCommands", "MachineStart", "LinuxSystem"]),
+  program("rootlink-attach", ["ClientCommands", "LinuxSystem"]),
 ]
 
 /// RDMA: of the server, and of the larger build of the client.
@@ -261,8 +261,9 @@ let testTargets: [Target] = [
     path: "Tests/RDMAHostile", swiftSettings: strict),
   tests("NBDClientTests", ["NBDClient", "NBDProtocol", "LinuxSystem", "WireFormat"]),
   tests("DNSProtocolTests", ["DNSProtocol", "WireFormat"]),
-  tests("DHCPProtocolTests", ["DHCPProtocol", "BootPlanning", "WireFormat"]),
-  tests("RootVolumesTests", ["RootVolumes", "WireFormat"]),
+  tests(
+    "DHCPProtocolTests", ["DHCPProtocol", "BootPlanning", "WireFormat"], isHot: true),
+  tests("RootVolumesTests", ["RootVolumes", "WireFormat"], isHot: true),
   tests("ImageBuilderTests", ["ImageBuilder"]),
   tests("MachineStartTests", ["MachineStart", "BootPlanning", "CLinux", "WireFormat"]),
   tests("NetworkSetupTests", ["NetworkSetup", "BootExecution", "BootPlanning", "WireFormat"]),
@@ -274,7 +275,7 @@ let package = Package(
   name: "rootlink",
   products: [
     .executable(name: "rootlink", targets: ["rootlink"]),
-    .executable(name: "rootlink-init", targets: ["rootlink-init"]),
+    .executable(name: "rootlink-attach", targets: ["rootlink-attach"]),
   ]
     + (isEmbedded
       ? []

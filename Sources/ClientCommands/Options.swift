@@ -53,7 +53,7 @@ enum UsageError: Error {
       "\(option.printable) '\(value.printable)': \(expected) expected"
     case .exclusive(let one, let other):
       "\(one.printable) and \(other.printable) exclude each other"
-    case .notFirst: "init is what rootlink-init does as the first process of a machine"
+    case .notFirst: "init is what the first process of a machine does, and this is not the first"
     }
   }
 }

@@ -11,6 +11,7 @@ let usage = """
                          [--format json|shell] [--without-lease]
          rootlink status [DEVICE] [--json] [--root DIR]
          rootlink detach DEVICE [--force]
+         rootlink init   (as the first process of a machine, under any name)
          rootlink --version | --help
   Attaches the root device that the kernel command line or a DHCP lease names.
     TARGET               What to attach instead: nbd://HOST[:PORT]/EXPORT, or what nbdroot= and

@@ -29,7 +29,7 @@ enum Failure: Error {
       ("\(name): \(reason)", "install the package that has \(name), or choose another --compress")
     case .noInit(let tried):
       (
-        "there is no rootlink-init; looked at " + tried.joined(separator: ", "),
+        "there is no rootlink; looked at " + tried.joined(separator: ", "),
         "name it with --init"
       )
     case .noNetworkCard:

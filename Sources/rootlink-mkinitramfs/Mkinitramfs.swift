@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packs rootlink-init and the kernel modules that a machine needs into an initramfs. The same input
+// Packs rootlink and the kernel modules that a machine needs into an initramfs. The same input
 // gives the same bytes. Exit status: 0 done, 1 it could not be done, 2 the request is wrong.
 
 import ArgumentParser
@@ -46,7 +46,7 @@ struct Mkinitramfs: ParsableCommand {
   var strip = false
   @Flag(help: "No modules: the kernel has all that is needed built in.")
   var noModules = false
-  @Option(help: ArgumentHelp("The program (default: rootlink-init).", valueName: "file"))
+  @Option(help: ArgumentHelp("The program (default: rootlink).", valueName: "file"))
   var `init`: String?
   @Option(help: ArgumentHelp("gzip (default), zstd or none.", valueName: "format"))
   var compress: Compression = .gzip
@@ -98,7 +98,7 @@ struct Mkinitramfs: ParsableCommand {
     if let `init` { return `init` }
     let own = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
       .deletingLastPathComponent().path
-    let places = [own + "/rootlink-init", "/usr/sbin/rootlink-init"]
+    let places = [own + "/rootlink", "/usr/sbin/rootlink"]
     for path in places where FileManager.default.isExecutableFile(atPath: path) { return path }
     throw Failure.noInit(tried: places)
   }

@@ -10,6 +10,8 @@ enum BootLab {
   static let scripts = repository.appending(path: "Tests/BootTests/lab")
   static let logs = repository.appending(path: "out/logs")
   static let client = repository.appending(path: "out/rootlink")
+  /// What the hooks bring.
+  static let smallClient = repository.appending(path: "out/rootlink-attach")
   static let server = repository.appending(path: "out/rootlinkd")
 
   /// Two guests at a time: TCG takes one processor each.

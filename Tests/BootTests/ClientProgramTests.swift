@@ -8,7 +8,10 @@ import Testing
 @Suite("The client's program")
 struct ClientProgramTests {
   static var programs: [(file: URL, byteCountMaximum: Int, make: String)] {
-    [(BootLab.client, 899_999, "make"), (RDMAClientLab.program, 2_000_000, "make rdma")]
+    [
+      (BootLab.client, 899_999, "make"), (BootLab.smallClient, 699_999, "make"),
+      (RDMAClientLab.program, 2_000_000, "make rdma"),
+    ]
   }
   static let missing = programs.first { findProgram($0.file.path) == nil }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A guest whose initramfs is rootlink-init and a few modules, packed by rootlink-mkinitramfs, and
+// A guest whose initramfs is rootlink and a few modules, packed by rootlink-mkinitramfs, and
 // whose root is a small ext4 that says what it finds.
 
 import Foundation
 import TestSupport
 
 enum OneFileGuest {
-  static let program = TinyGuest.client.deletingLastPathComponent().appending(path: "rootlink-init")
+  static let program = TinyGuest.client
 
   /// Why no guest can run here; nil when one can.
   static let missing: String? =

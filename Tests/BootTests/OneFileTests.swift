@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// rootlink-init as the whole initramfs: every way to a network, to a root, and out of trouble.
+// rootlink as the whole initramfs: every way to a network, to a root, and out of trouble.
 
 import Foundation
 import TestSupport

@@ -140,7 +140,7 @@ struct PartitionTableTests {
     }
   }
 
-  /// Half of the mutants get their checksums right again, to be looked into further.
+  /// An eighth of the mutants get their checksums right again, to be looked into further.
   @Test("of mutated bytes never traps", arguments: 0..<10)
   func mutated(shard: Int) {
     var random = SeededGenerator(printingAs: "partition tables")
@@ -158,7 +158,7 @@ struct PartitionTableTests {
         entries[Int(random.next() % UInt64(entries.count))] ^= UInt8(
           truncatingIfNeeded: random.next() & random.next())
       }
-      if random.next() % 2 == 0 {
+      if random.next() % 8 == 0 {
         bytes.replaceSubrange(600..<604, with: little(UInt64(crc32(entries)), 4))
         bytes.replaceSubrange(528..<532, with: [0, 0, 0, 0])
         let header = Array(bytes[512..<604])

@@ -8,12 +8,12 @@
 #   GENERATOR  initramfs-tools (default); dracut, with the network module that it picks by itself
 #              (networkd); dracut-legacy (dhclient); dracut-nm (NetworkManager)
 #   HOOK       rootlink (default), nbd-client (Debian's own), both, none
-#   PROGRAM    the client (default out/rootlink)
+#   PROGRAM    the client (default out/rootlink, with out/rootlink-attach)
 set -eu
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 
-series=6.1 generator=initramfs-tools hook=rootlink modules=most program="$repository/out/rootlink"
+series=6.1 generator=initramfs-tools hook=rootlink modules=most program=
 while [ $# -gt 0 ]; do
   case "$1" in
     --kernel) series="$2" ;;
@@ -36,9 +36,9 @@ builder=$("$lab/build-root.sh" builder)
 
 # Ours, as `make install` puts it in place.
 install_rootlink() {
-  [ -x "$program" ] || fail "$program is not there; run make first, or give --rootlink"
   make -s -C "$repository" install-hooks DESTDIR="$1" PREFIX=/usr >&2
-  install -D -m 755 "$program" "$1/usr/sbin/rootlink"
+  install -D -m 755 "${program:-$repository/out/rootlink}" "$1/usr/sbin/rootlink"
+  [ -n "$program" ] || install -D -m 755 "$repository/out/rootlink-attach" "$1/usr/lib/rootlink/rootlink-attach"
 }
 
 # Hard links: no generator writes into a file that is there already.

@@ -6,7 +6,7 @@
 set -eu
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
-for program in rootlink-init rootlink-mkinitramfs; do
+for program in rootlink rootlink-mkinitramfs; do
   [ -x "$repository/out/$program" ] || fail "out/$program is not there; run make first"
 done
 line=$("$lab/fetch-kernels.sh" "${1:-6.12}")
@@ -18,13 +18,13 @@ build() {
   grep -q '/virtio_pci.ko' "$kernel/lib/modules/$version/modules.builtin" || set -- "$@" --module virtio_pci
   output="$1"
   shift
-  "$repository/out/rootlink-mkinitramfs" --init "$repository/out/rootlink-init" --output "$output" "$@" >&2
+  "$repository/out/rootlink-mkinitramfs" --init "$repository/out/rootlink" --output "$output" "$@" >&2
 }
 
 key=$({
   cat "$0"
   echo "$version"
-  cat "$repository/out/rootlink-init" "$repository/out/rootlink-mkinitramfs" | sha256sum
+  cat "$repository/out/rootlink" "$repository/out/rootlink-mkinitramfs" | sha256sum
 } | digest)
 made "$cache/initramfs/one-file-$version-$key" build
 echo "$cache/initramfs/one-file-$version-$key"
