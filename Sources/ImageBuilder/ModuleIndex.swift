@@ -85,14 +85,14 @@ public struct ModuleIndex: Sendable {
       try readSoft(line.split(separator: " "), number)
     }
     for (number, line) in Self.lines(aliases) {
-      let words = line.split(separator: " ")
-      guard words.count == 3, words[0] == "alias" else {
-        throw .malformed(file: "modules.alias", line: number)
-      }
-      let module = KernelModule.name(of: words[2])
-      self.aliases.append((Array(words[1].utf8), module))
-      if !words[1].contains(where: { "*?[".contains($0) }) {
-        modulesByAlias[KernelModule.name(of: words[1]), default: []].append(module)
+      // An alias may have spaces: those of sound cards in Linux 6.12 for arm64 do.
+      guard line.hasPrefix("alias "), let end = line.lastIndex(of: " "),
+        case let alias = line[..<end].dropFirst("alias ".count), !alias.isEmpty
+      else { throw .malformed(file: "modules.alias", line: number) }
+      let module = KernelModule.name(of: line[line.index(after: end)...])
+      self.aliases.append((Array(alias.utf8), module))
+      if !alias.contains(where: { "*?[".contains($0) }) {
+        modulesByAlias[KernelModule.name(of: alias), default: []].append(module)
       }
     }
   }

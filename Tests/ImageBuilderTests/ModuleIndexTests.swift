@@ -106,7 +106,7 @@ struct ModuleIndexTests {
       ("*", "", true), ("a*b*c", "axxbyyc", true), ("a*b*c", "axxbyy", false), ("?", "", false),
       ("[!a-c]x", "dx", true), ("[!a-c]x", "bx", false), ("[a-]", "-", true), ("[", "[", true),
       ("a[", "ab", false), ("**a", "a", true), ("a", "ab", false), ("[^a]", "a", false),
-      ("*[0-9]", "x7", true),
+      ("*[0-9]", "x7", true), ("a soc card", "a soc card", true),
     ])
   func patterns(pattern: String, text: String, matches: Bool) throws {
     let index = try ModuleIndex(dependencies: "m.ko:", aliases: "alias \(pattern) m")
