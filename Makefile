@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make            out/rootlink and out/rootlink-attach (static, Embedded Swift), out/rootlinkd and
 #                 out/rootlink-mkinitramfs
+# make ARCH=arm64  the same client for 64-bit ARM, with Debian's packages of it: out/arm64
 # make rdma       out/rootlink-rdma, the client that also speaks RNBD over RDMA
 # make demo       a diskless Debian boots from rootlinkd in QEMU
 # make test       everything that a change must pass
@@ -22,7 +23,7 @@ SWIFTFLAGS = --explicit-target-dependency-import-check error
 
 CLIENT = $(if $(RDMA),out/rootlink-rdma,out/rootlink)
 
-all: out/rootlink out/rootlinkd out/rootlink-mkinitramfs
+all: $(if $(ARCH),out/$(ARCH)/rootlink,out/rootlink out/rootlinkd out/rootlink-mkinitramfs)
 rdma: out/rootlink-rdma
 
 # Installs what Tests/debian-packages.txt names and this machine lacks.
@@ -46,6 +47,15 @@ out/rootlink-rdma: FORCE
 	ROOTLINK_EMBEDDED=1 ROOTLINK_RDMA=1 $(SWIFT) build $(SWIFTFLAGS) -c release --scratch-path .build-embedded-rdma --product rootlink
 	@mkdir -p out
 	objcopy $(UNNEEDED) .build-embedded-rdma/release/rootlink $@
+
+# Swift has its library for machines without a system; Debian's packages have the rest of one.
+out/arm64/rootlink: FORCE
+	tree=$$(cross/unpack.sh arm64 musl-dev liburing-dev linux-libc-dev libgcc-12-dev) && \
+	  ROOTLINK_EMBEDDED=1 ROOTLINK_ARCH=aarch64 ROOTLINK_SYSROOT=$$tree $(SWIFT) build $(SWIFTFLAGS) \
+	    -c release --triple aarch64-none-none-elf --scratch-path .build-embedded-arm64
+	@mkdir -p $(@D)
+	for name in rootlink rootlink-attach; do \
+	  llvm-objcopy $(UNNEEDED) .build-embedded-arm64/release/$$name $(@D)/$$name || exit 1; done
 
 SERVERBUILD = $(SWIFT) build $(SWIFTFLAGS) -c release --static-swift-stdlib --scratch-path .build-release
 out/rootlinkd: FORCE
@@ -103,9 +113,9 @@ test-faults: deps all tests
 	cat out/faults.txt
 
 # Takes about ten minutes.
-test-boots: deps all tests
+test-boots: deps all out/arm64/rootlink tests
 	ROOTLINK_LONG=1 Tests/run.sh \
-	  --filter 'DisklessBootTests|NetworkManagerPeaceTests|FailingBootTests|TinyGuestTests|OneFileTests'
+	  --filter 'DisklessBootTests|NetworkManagerPeaceTests|FailingBootTests|TinyGuestTests|OneFileTests|OneFileArmTests'
 
 # Takes about three quarters of an hour.
 test-rdma: deps all rdma tests
@@ -130,7 +140,7 @@ bench-ublk: deps all
 	Benchmarks/ublk/bench-ublk.sh
 
 clean:
-	rm -rf out .build .build-embedded .build-embedded-rdma .build-release "$(ROOTLINK_CACHE)"
+	rm -rf out .build .build-embedded .build-embedded-rdma .build-embedded-arm64 .build-release "$(ROOTLINK_CACHE)"
 
 .PHONY: all rdma tests demo test-faults test-boots test-rdma bench bench-boot bench-rdma bench-ublk deps install \
   install-hooks lint test clean FORCE

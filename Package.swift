@@ -17,9 +17,17 @@ let strict: [SwiftSetting] = [
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 let architecture = Context.environment["ROOTLINK_ARCH"] ?? "x86_64"
-let muslLibraries = "/usr/lib/\(architecture)-linux-musl"
+/// For another architecture: where Debian's packages of it are unpacked (cross/unpack.sh).
+let sysroot = Context.environment["ROOTLINK_SYSROOT"] ?? ""
+let muslLibraries = "\(sysroot)/usr/lib/\(architecture)-linux-musl"
 // Searched before the system's: musl's headers win, and Linux's own are found beside glibc's.
-let muslHeaders = ["-isystem", "/usr/include/\(architecture)-linux-musl"]
+let muslHeaders =
+  ["-isystem", "\(sysroot)/usr/include/\(architecture)-linux-musl"]
+  // Swift's library for it is made for a machine without a system, for which Clang searches nothing.
+  + (sysroot.isEmpty
+    ? []
+    : ["\(architecture)-linux-gnu", ""].flatMap { ["-isystem", "\(sysroot)/usr/include/\($0)"] }
+      + ["-D__linux__"])
 let embedded: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded"),
   .enableExperimentalFeature("DeferredCodeGen"),
@@ -38,7 +46,7 @@ let countedAllocation: [String] = [
 let staticLibraries: [String] = [
   "\(muslLibraries)/crt1.o", "\(muslLibraries)/libc.a",
   // Debian's is built without a libc of its own, so it fits any.
-  "/usr/lib/\(architecture)-linux-gnu/liburing.a",
+  "\(sysroot)/usr/lib/\(architecture)-linux-gnu/liburing.a",
 ]
 /// Debian's are made for glibc. What of it they need and musl has not is in CVerbs/cverbs_static.c.
 let verbsProviders = ["rxe", "siw", "mlx4", "mlx5"]
@@ -51,7 +59,8 @@ let staticLinkFlags: [String] =
   // Embedded Swift compiles generic code anew in every module that uses it. Folding what came
   // out the same halves the program.
   + ["-use-ld=lld", "-Xlinker", "--gc-sections", "-Xlinker", "--icf=all"]
-  + ["-lgcc", "-Xlinker", "-s"] + countedAllocation
+  + [sysroot.isEmpty ? "-lgcc" : "\(sysroot)/usr/lib/gcc/\(architecture)-linux-gnu/12/libgcc.a"]
+  + ["-Xlinker", "-s"] + countedAllocation
 let staticLink: [LinkerSetting] = [.unsafeFlags(staticLinkFlags)]
 
 /// What the tests run millions of times is optimized in debug builds, too; it still traps.

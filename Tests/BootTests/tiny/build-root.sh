@@ -3,7 +3,7 @@
 # The root of a one-file boot: an ext4 file system of 12 MiB with busybox and an init that says what
 # it finds.
 #
-# Usage: build-root.sh plain|partitioned UUID OUTPUT
+# Usage: build-root.sh plain|partitioned UUID OUTPUT [BUSYBOX]     (default: this machine's)
 set -eu
 kind="$1" uuid="$2" output="$3"
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,7 +11,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for directory in bin sbin dev proc sys run tmp mnt; do mkdir "$work/$directory"; done
-cp "$(command -v busybox)" "$work/bin/busybox"
+cp "${4:-$(command -v busybox)}" "$work/bin/busybox"
 ln -s busybox "$work/bin/sh"
 install -m 755 "$here/root-init" "$work/sbin/root-init"
 # As on a Debian, a link that leads nowhere outside of the root.
