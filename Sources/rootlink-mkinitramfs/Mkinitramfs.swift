@@ -41,7 +41,7 @@ struct Mkinitramfs: ParsableCommand {
   var onDemand: [String] = []
   @Flag(
     help:
-      "Leave out of modules what only debuggers and BPF read, and the signature: faster, but it taints."
+      "Leave out of modules what only debuggers, BPF and backtraces read, and the signature: faster, but it taints."
   )
   var strip = false
   @Flag(help: "No modules: the kernel has all that is needed built in.")

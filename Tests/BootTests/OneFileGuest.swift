@@ -59,10 +59,26 @@ enum OneFileGuest {
   /// The network of most guests: DHCP, the host as 10.0.2.2.
   static let userNetwork = ["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="]
 
-  /// `typedInto`: a FIFO whose bytes the console gets.
+  /// A kernel that needs no modules, and an initramfs of nothing but the program.
+  static func startSmall(_ parameters: String, mebibytes: Int) throws -> RunningProcess {
+    let (directory, _) = try images.get()
+    let script = TinyGuest.directory.appending(path: "lab/build-small-kernel.sh").path
+    let kernel = try TestSupport.run(script, seconds: 3000)
+    let packed = try TestSupport.run(
+      builtProgram("rootlink-mkinitramfs"),
+      ["--output", directory.path("small"), "--init", program.path, "--no-modules"], seconds: 60)
+    guard kernel.exitStatus == 0, packed.exitStatus == 0 else {
+      throw TinyGuest.Failure(description: kernel.standardError + packed.standardError)
+    }
+    return try start(
+      parameters, mebibytes: mebibytes, image: "small",
+      kernel: kernel.standardOutput.trimmingCharacters(in: .whitespacesAndNewlines))
+  }
+
+  /// `typedInto`: a FIFO whose bytes the console gets. `kernel`: when it is not Debian's.
   static func start(
     _ parameters: String, network: [String] = userNetwork, mebibytes: Int = 128,
-    hasShell: Bool = false, typedInto typed: String = "/dev/null"
+    image: String = "plain", typedInto typed: String = "/dev/null", kernel other: String? = nil
   ) throws -> RunningProcess {
     if let missing { throw TinyGuest.Failure(description: "the guest lacks \(missing)") }
     let (directory, kernel) = try images.get()
@@ -72,7 +88,7 @@ enum OneFileGuest {
         "-c", "typed=$1; shift; exec \"$@\" <\"$typed\"", "sh", typed, "qemu-system-x86_64",
         "-accel", "tcg", "-cpu", "qemu64", "-m", "\(mebibytes)", "-nodefaults",
         "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
-        "-kernel", kernel, "-initrd", directory.path(hasShell ? "shell" : "plain"), "-append",
+        "-kernel", other ?? kernel, "-initrd", directory.path(image), "-append",
         "console=ttyS0 loglevel=5 panic=-1 no_timer_check mitigations=off " + parameters,
       ] + network)
   }

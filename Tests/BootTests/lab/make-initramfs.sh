@@ -13,14 +13,14 @@ set -eu
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 
-series=6.1 generator=initramfs-tools hook=rootlink modules=most program=
+series=6.1 generator=initramfs-tools hook=rootlink modules=most program="$repository/out/rootlink" small="$repository/out/rootlink-attach"
 while [ $# -gt 0 ]; do
   case "$1" in
     --kernel) series="$2" ;;
     --generator) generator="$2" ;;
     --hook) hook="$2" ;;
     --modules) modules="$2" ;;
-    --rootlink) program="$2" ;;
+    --rootlink) program="$2" small= ;;
     *) fail "unknown option '$1'; the head of this file lists them" ;;
   esac
   shift 2
@@ -36,9 +36,12 @@ builder=$("$lab/build-root.sh" builder)
 
 # Ours, as `make install` puts it in place.
 install_rootlink() {
+  for file in "$program" ${small:+"$small"}; do
+    [ -x "$file" ] || fail "$file is not there; run make first, or give --rootlink"
+  done
   make -s -C "$repository" install-hooks DESTDIR="$1" PREFIX=/usr >&2
-  install -D -m 755 "${program:-$repository/out/rootlink}" "$1/usr/sbin/rootlink"
-  [ -n "$program" ] || install -D -m 755 "$repository/out/rootlink-attach" "$1/usr/lib/rootlink/rootlink-attach"
+  install -D -m 755 "$program" "$1/usr/sbin/rootlink"
+  [ -z "$small" ] || install -D -m 755 "$small" "$1/usr/lib/rootlink/rootlink-attach"
 }
 
 # Hard links: no generator writes into a file that is there already.
@@ -89,7 +92,7 @@ key=$({
   echo "$builder $version $generator $hook $modules"
   case "$hook" in
     rootlink | both)
-      sha256sum <"$program"
+      sha256sum "$program" ${small:+"$small"} | cut -d' ' -f1
       cd "$repository" && find initramfs-hooks dracut -type f | LC_ALL=C sort | xargs sha256sum
       ;;
   esac
