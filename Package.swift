@@ -274,7 +274,8 @@ let testTargets: [Target] = [
     "DHCPProtocolTests", ["DHCPProtocol", "BootPlanning", "WireFormat"], isHot: true),
   tests("RootVolumesTests", ["RootVolumes", "WireFormat"], isHot: true),
   tests("ImageBuilderTests", ["ImageBuilder"]),
-  tests("MachineStartTests", ["MachineStart", "BootPlanning", "CLinux", "WireFormat"]),
+  tests(
+    "MachineStartTests", ["MachineStart", "BootPlanning", "LinuxSystem", "CLinux", "WireFormat"]),
   tests("NetworkSetupTests", ["NetworkSetup", "BootExecution", "BootPlanning", "WireFormat"]),
   tests("RDMAVerbsTests", ["RDMAVerbs", "CVerbs", "LinuxSystem"]),
   tests("RNBDClientTests", ["RNBDClient", "RNBDProtocol", "RTRSProtocol", "WireFormat"]),

@@ -18,7 +18,7 @@ struct ModuleLoader {
   private let entries: [(group: ByteString, path: ByteString)]
   /// Names with `_`, not to be loaded.
   private let blacklist: [ByteString]
-  private let words: [KernelParameter]
+  private(set) var words: [KernelParameter]
   private var loaded: [ByteString] = []
   private let log: Log
 
@@ -63,6 +63,15 @@ struct ModuleLoader {
       text += value.bytes.contains(0x20) ? "=\"" + value + "\"" : "=" + value
     }
     return text
+  }
+
+  /// As if these words were on the command line, where it does not say otherwise.
+  mutating func prefer(_ text: ByteString) {
+    for word in KernelParameter.split(text) {
+      var isThere = false
+      for other in words where other.name == word.name { isThere = true }
+      if !isThere { words.append(word) }
+    }
   }
 
   /// Loads a group; with nothing of that name it is built in, or missing, which its user will see.

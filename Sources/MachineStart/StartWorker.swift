@@ -47,11 +47,13 @@ struct StartWorker {
     messages.restart(afterSeconds: parameters.restartSeconds)
     var modules = ModuleLoader(
       commandLine: commandLine, blacklist: parameters.blacklistedModules, log: log)
+    let early = try plan(commandLine, allowsMissingLease: true)
+    // By itself the driver makes 16, which takes as long as two other modules.
+    modules.prefer("nbd.nbds_max=" + ByteString("\(early.nbdDeviceCount)"))
     modules.load(ModuleLoader.startGroup)
     let modulesMilliseconds = MonotonicTime.now.milliseconds(since: begin)
     let ahead = modules.loadAhead(parameters.rootFileSystems)
 
-    let early = try plan(commandLine, allowsMissingLease: true)
     for target in early.targets where target.driver == .ublk { modules.load("ublk_drv") }
     try bringUpNetwork(parameters, early, &modules)
     let root = try attach(commandLine, parameters, early)
@@ -183,6 +185,15 @@ extension AttachmentPlan {
       }
     }
     return isFound
+  }
+
+  /// Of the kernel's driver, up to the last one that is named. More are made when they are attached.
+  var nbdDeviceCount: UInt32 {
+    var count: UInt32 = 1
+    for target in targets {
+      if let device = target.device, device.driver == .nbd { count = max(count, device.number + 1) }
+    }
+    return min(count, 16)
   }
 
   /// Only a lease can say where to go.

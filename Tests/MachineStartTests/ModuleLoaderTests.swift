@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import BootPlanning
+import LinuxSystem
 import TestSupport
 import Testing
 import WireFormat
@@ -26,6 +27,18 @@ struct ModuleLoaderTests {
     ])
   func names(path: String, name: String) {
     #expect(ModuleLoader.name(of: ByteString(path)) == ByteString(name))
+  }
+
+  @Test(
+    "prefers what it is told to, unless the command line says otherwise",
+    arguments: [
+      ("quiet", "nbds_max=1"), ("nbd.nbds_max=8", "nbds_max=8"), ("nbd.x", "x nbds_max=1"),
+    ])
+  func preferred(line: String, text: String) {
+    var loader = ModuleLoader(
+      commandLine: ByteString(line), blacklist: [], log: Log(.standardError))
+    loader.prefer("nbd.nbds_max=1")
+    #expect(ModuleLoader.parameters(of: "nbd", in: loader.words) == ByteString(text))
   }
 
   @Test(
