@@ -112,7 +112,7 @@ test-faults: deps all tests
 	  --filter 'BootTests.(FaultTests|LifeTests|DebianLifeTests|SwapTests|SilenceTests|KeeperMemoryTests)'
 	cat out/faults.txt
 
-# Takes about ten minutes, and five more the first time, for a kernel.
+# Takes about ten minutes, and seven more the first time, for a kernel.
 test-boots: deps all out/arm64/rootlink tests
 	Tests/BootTests/lab/build-small-kernel.sh
 	ROOTLINK_LONG=1 Tests/run.sh \

@@ -4,7 +4,7 @@
 # nothing else. Debian's own asks for 68 MiB before it starts anything: by its header, 16 MiB that it
 # leaves free and 52 to unpack itself. Prints the path of the image.
 #
-# Takes five minutes the first time.
+# Takes seven minutes of two processors the first time.
 set -eu
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
