@@ -15,24 +15,10 @@
 # mkinitramfs does it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-lab="$here/../../Tests/BootTests/lab"
-repository=$(cd "$here/../.." && pwd)
 rounds="${1:-5}"
 series=6.1
-work=$(mktemp -d)
-server=
-cleanup() {
-  [ -z "$server" ] || kill "$server" 2>/dev/null || true
-  rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 1' INT TERM
-export LC_ALL=C
-
-[ -x "$repository/out/rootlinkd" ] || { echo "out/rootlinkd is not there; run make bench-boot" >&2; exit 1; }
-image=$("$lab/make-image.sh" plain)
-line=$("$lab/fetch-kernels.sh" "$series")
-kernel="${line#* }/boot/vmlinuz-${line%% *}"
+# shellcheck source=common.sh
+. "$here/common.sh"
 for hook in none rootlink nbd-client; do
   "$lab/make-initramfs.sh" --kernel "$series" --hook "$hook" >"$work/$hook.path"
 done
@@ -44,7 +30,7 @@ for hook in none rootlink nbd-client; do
   (cd "$work/$hook" && find . -type f ! -path '*/lib/modules/*' -printf '%P %s\n' | sort) >"$work/$hook.files"
 done
 for hook in rootlink nbd-client; do
-  echo "The $hook hook adds to an initramfs (Linux ${line%% *}, kernel modules aside), bytes:"
+  echo "The $hook hook adds to an initramfs (Linux $version, kernel modules aside), bytes:"
   comm -13 "$work/none.files" "$work/$hook.files" | sort -k2,2nr >"$work/$hook.added"
   awk '{ printf "%12d  %s\n", $2, $1 }' "$work/$hook.added"
   raw=$(awk '{ sum += $2 } END { print sum + 0 }' "$work/$hook.added")
@@ -55,25 +41,12 @@ for hook in rootlink nbd-client; do
 done
 
 # --- times
-for port in $(seq 10809 10899); do
-  (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
-done
-"$repository/out/rootlinkd" serve --export "root=$image,overlay" --listen "tcp:127.0.0.1:$port" \
-  >"$work/server.log" 2>&1 &
-server=$!
-until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-  kill -0 "$server" 2>/dev/null || { cat "$work/server.log" >&2; exit 1; }
-  sleep 0.05
-done
+serve
 
 # One boot: a line `run-init-to-mounted lease-to-attached own-attach` in seconds.
 boot() {
-  timeout --kill-after=5 300 "$lab/boot.sh" --kernel "$kernel" --initramfs "$(cat "$work/$1.path")" \
-    --append "ip=dhcp root=/dev/nbd0 nbdroot=10.0.2.2:$port/root init=/usr/local/sbin/power-off" 2>&1 |
-    while IFS= read -r text; do printf '%s %s\n' "$EPOCHREALTIME" "$text"; done |
-    tr -d '\r' >"$work/console"
-  awk '
-    function kernel(line) { match(line, /\[ *[0-9.]+\]/); return substr(line, RSTART + 1, RLENGTH - 2) + 0 }
+  guest "$1"
+  awk "$kernel_clock"'
     /Run \/init/ { init = kernel($0) }
     / filename  :/ { lease = $1 }
     /nbd0: detected capacity change/ && !attached { attached = $1 }
@@ -82,24 +55,12 @@ boot() {
     END {
       if (!init || !lease || !attached || !mounted) exit 1
       printf "%.3f %.3f %s\n", mounted - init, attached - lease, own == "" ? "-" : own
-    }' "$work/console" || { tail -n 30 "$work/console" >&2; echo "the $1 guest did not mount its root" >&2; exit 1; }
+    }' "$work/console" || not_mounted "$1"
 }
 
-echo "Linux ${line%% *} under TCG, $rounds rounds, seconds (run-init to mounted, lease to attached, attach):"
-for round in $(seq "$rounds"); do
-  # Who goes first alternates.
-  if [ $((round % 2)) = 1 ]; then order="rootlink nbd-client"; else order="nbd-client rootlink"; fi
-  for hook in $order; do
-    figures=$(boot "$hook")
-    echo "$figures" >>"$work/$hook.times"
-    printf '  round %d  %-10s  %s\n' "$round" "$hook" "$figures"
-  done
-done
+echo "Linux $version under TCG, $rounds rounds, seconds (run-init to mounted, lease to attached, attach):"
+race rootlink nbd-client
 
-median() { # median HOOK COLUMN
-  awk -v c="$2" '$c != "-" { print $c }' "$work/$1.times" | sort -n |
-    awk '{ v[NR] = $1 } END { if (NR) printf "%.3f", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; else print "-" }'
-}
 row() { # row DESCRIPTION OURS THEIRS
   awk -v d="$1" -v a="$2" -v b="$3" 'BEGIN {
     printf "%-40s %12s %12s %9s\n", d, a, b, (b == "-" || a == "-" || a + 0 == 0) ? "-" : sprintf("%.3f", a / b) }'
