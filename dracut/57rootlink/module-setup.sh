@@ -17,7 +17,7 @@ check() {
 }
 
 # The smaller one, which does what a hook asks; the build with RDMA comes without it.
-program() {
+rootlink_program() {
   local small=/usr/lib/rootlink/rootlink-attach
   if [[ -x $small ]]; then echo "$small"; else type -P rootlink; fi
 }
@@ -36,14 +36,14 @@ installkernel() {
   # The network module brings the network drivers, by its own hostonly rules.
   hostonly='' instmods nbd ublk_drv # The second for rootlink.driver=ublk; may be missing.
   # For ibnbd-root=, which only the larger build of rootlink carries out.
-  if grep -q ibverbs "$(program)"; then
+  if grep -q ibverbs "$(rootlink_program)"; then
     hostonly='' instmods ib_uverbs rdma_ucm rdma_rxe siw crc32_generic mlx4_ib mlx5_ib
   fi
 }
 
 # shellcheck disable=SC2154 # moddir, initdir and systemdutildir are dracut's.
 install() {
-  inst_binary "$(program)" /usr/sbin/rootlink
+  inst_binary "$(rootlink_program)" /usr/sbin/rootlink
   # 90, because /sbin/netroot runs the 90s again when a lease has come; before parse-nbdroot.sh of
   # dracut's nbd module, which then finds nothing left to do.
   inst_hook cmdline 90 "$moddir/ask-rootlink.sh"
