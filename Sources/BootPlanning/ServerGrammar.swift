@@ -35,6 +35,8 @@ enum ServerGrammar {
     return last.isAllDigits ? nil : ByteString(text)
   }
 
+  static func isHostName(_ text: Text) -> Bool { firstOffence(inHostName: text) == nil }
+
   /// Digits and dots only, with a dot: somebody mistyped an address.
   private static func isMeantAsIPv4(_ text: Text) -> Bool {
     var hasDot = false
@@ -110,4 +112,9 @@ enum ServerGrammar {
     }
     return UInt32(truncatingIfNeeded: value)
   }
+}
+
+extension ByteString {
+  /// Whether it can be the name of a machine or a domain: letters, digits, `-` and `_` between dots.
+  public var isHostName: Bool { ServerGrammar.isHostName(bytes[...]) }
 }

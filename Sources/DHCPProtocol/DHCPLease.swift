@@ -139,8 +139,8 @@ public struct DHCPLease: Equatable, Sendable {
       let value = bytes.count == 2 ? bytes.span.bigEndian(UInt16.self, at: 0) : 0
       if value >= 68 { mtuByteCount = value } else { note(.mtu) }
     }
-    domainName = text(message, .domainName)
-    hostName = text(message, .hostName)
+    domainName = names(message, .domainName)
+    hostName = names(message, .hostName)
     if let bytes = message.option(.searchDomains) {
       if let names = SearchDomains.decode(bytes) {
         searchDomains = names
@@ -182,6 +182,17 @@ public struct DHCPLease: Equatable, Sendable {
       return nil
     }
     return ByteString(bytes)
+  }
+
+  /// Names of machines or domains: they become the machine's own, and stand in files of others.
+  /// Some servers give several domains, with spaces between.
+  private mutating func names(_ message: DHCPMessage, _ code: DHCPOption.Code) -> ByteString? {
+    guard let text = text(message, code) else { return nil }
+    for name in text.fields(separatedBy: UInt8(ascii: " ")) where !name.isHostName {
+      note(code)
+      return nil
+    }
+    return text
   }
 
   /// One address at least, and nothing behind the last.

@@ -23,8 +23,10 @@ extension InterfaceConfiguration {
 extension NetworkBringUp {
   /// An address of IPv6 is checked before it counts.
   mutating func apply(
-    _ configuration: InterfaceConfiguration, to index: Int
+    _ given: InterfaceConfiguration, to index: Int
   ) throws(NetworkError) {
+    var configuration = given
+    if !parameters.nameServers.isEmpty { configuration.nameServers = parameters.nameServers }
     let link = candidates[index].link
     if let count = configuration.mtuByteCount {
       do {

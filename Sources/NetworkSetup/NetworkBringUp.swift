@@ -258,6 +258,7 @@ public struct NetworkBringUp: ~Copyable {
       switch action {
       case .send(let transmission): candidates[index].packets?.send(transmission)
       case .configure(let lease, _):
+        complain(of: lease.unusable, candidates[index].link.name)
         var configuration = InterfaceConfiguration(
           candidates[index].link.name, lease,
           clientIdentifier: [1] + candidates[index].link.hardwareAddress)
@@ -274,6 +275,15 @@ public struct NetworkBringUp: ~Copyable {
       }
     }
     return .max
+  }
+
+  private func complain(of options: [UInt8], _ interface: ByteString) {
+    guard !options.isEmpty else { return }
+    var text = ""
+    for option in options { text += (text.isEmpty ? "" : ", ") + "\(option)" }
+    log.write(
+      .warning, "\(interface.printable): malformed in the lease and left out: option \(text)",
+      next: "correct it in the DHCP server")
   }
 
   private mutating func actDHCPv6(_ index: Int, at now: UInt64) throws(NetworkError) -> UInt64 {

@@ -65,10 +65,11 @@ struct RouterSocket {
     }
   }
 
-  /// The last of those that have come; what is no advertisement is passed over.
+  /// The last of those that have come, of 64 at most, so that a flood does not keep others from being
+  /// heard; what is no advertisement is passed over.
   func receive() -> RouterAdvertisement? {
     var found: RouterAdvertisement?
-    while true {
+    for _ in 0..<64 {
       var buffer = [UInt8](repeating: 0, count: 9216)
       let count = unsafe buffer.withUnsafeMutableBytes { raw in
         // SAFETY: the array's own storage.
@@ -79,6 +80,7 @@ struct RouterSocket {
         found = one
       }
     }
+    return found
   }
 }
 

@@ -27,7 +27,8 @@ struct RouteSocket: ~Copyable {
   func drainChanges() {
     var buffer = [UInt8](repeating: 0, count: 16384)
     let number = changes.rawValue
-    while true {
+    // What is left stays readable.
+    for _ in 0..<64 {
       let count = unsafe buffer.withUnsafeMutableBytes { raw in
         // SAFETY: the array's own storage.
         unsafe clinux_recv(number, raw.baseAddress, raw.count, 0)

@@ -31,7 +31,8 @@ struct OneFileTests {
       OneFileGuest.disk(partitioned: true, in: directory), export: "root", in: directory)
     let console = try OneFileGuest.finish(
       OneFileGuest.start(
-        "nbdroot=10.0.2.2:\(server.port)/root root=UUID=\(OneFileGuest.rootUUID) single -- last",
+        "nbdroot=10.0.2.2:\(server.port)/root root=UUID=\(OneFileGuest.rootUUID) "
+          + "nameserver=10.0.2.9 single -- last",
         network: [
           "-netdev", "hubport,id=dark,hubid=9", "-device", "virtio-net-pci,netdev=dark,romfile=",
         ] + OneFileGuest.userNetwork, mebibytes: 80))
@@ -39,7 +40,7 @@ struct OneFileTests {
       console, "root: process 1 words single last", "root: mount /dev/nbd0p2 / ext4 ro",
       "root: address eth1 10.0.2.15/24", "root: route default via 10.0.2.2 dev eth1",
       "root: file /run/net-eth1.conf", "root: file /run/systemd/network/00-rootlink-eth1.network",
-      "root: keeper 1", "root: ended")
+      "root: name servers 10.0.2.9 0.0.0.0", "root: keeper 1", "root: ended")
     #expect(!console.text.contains("root: address eth0"))
     #expect(!console.text.contains("root: written"))
   }

@@ -177,6 +177,8 @@ struct DHCPMessageTests {
       ("1a020043", 26), ("1a0105", 26), ("0603c00002", 6), ("0600", 6), ("0305c000020101", 3),
       ("1103610062", 17), ("1101 00", 17), ("7703 c00000", 119), ("7702 0361", 119),
       ("1c03c00002", 28),
+      // What would go into files as it is: a/b, a and b in two lines, $a.
+      ("0f03612f62", 15), ("0c03610a62", 12), ("0c022461", 12),
     ] as [(String, UInt8)])
   func malformedOption(options: String, code: UInt8) throws {
     #expect(try lease(options)?.unusable == [code])
@@ -191,6 +193,8 @@ struct DHCPMessageTests {
     let second = try #require(DHCPLease(try decoded(options)))
     #expect(second.serverName == "s2" && second.bootFile == "f2")
     #expect(try lease("1103612f00")?.rootPath == "a/")
+    #expect(try lease("0f07612e622061322d")?.domainName == "a.b a2-")
+    #expect(try lease("0c0434373131")?.hostName == "4711")
     #expect(try lease("1a020044")?.mtuByteCount == 68)
   }
 
