@@ -13,6 +13,8 @@ struct BlockDevice: Equatable {
   var sectorByteCount: UInt32
   /// Of a partition; 0 for a whole disk.
   var partition: UInt32 = 0
+  /// The whole one that it is a part of, or is.
+  var disk: ByteString
 
   var node: ByteString { "/dev/" + name }
 
@@ -27,7 +29,8 @@ struct BlockDevice: Equatable {
       let sector =
         (try? readFile(directory + "/queue/logical_block_size", limit: 64))?.trimmed
         .decimal(maximum: 65536) ?? 512
-      let whole = BlockDevice(name: disk, byteCount: byteCount, sectorByteCount: UInt32(sector))
+      let whole = BlockDevice(
+        name: disk, byteCount: byteCount, sectorByteCount: UInt32(sector), disk: disk)
       for entry in (try? listDirectory(directory, limit: countMaximum)) ?? []
       where entry.hasPrefix(disk) {
         let below = directory + "/" + entry
@@ -38,7 +41,7 @@ struct BlockDevice: Equatable {
         devices.append(
           BlockDevice(
             name: entry, byteCount: byteCount, sectorByteCount: whole.sectorByteCount,
-            partition: UInt32(number)))
+            partition: UInt32(number), disk: disk))
       }
       devices.append(whole)
     }
@@ -50,13 +53,6 @@ struct BlockDevice: Equatable {
     (try? readFile(directory + "/size", limit: 64))?.trimmed.decimal(maximum: 1 << 54).map {
       $0 * 512
     }
-  }
-
-  /// What /dev/NAME is now; nil when there is none, or it is no block device.
-  static func named(_ node: ByteString) -> BlockDevice? {
-    guard let name = node.dropping(prefix: "/dev/") else { return nil }
-    for device in all() where device.name == name { return device }
-    return nil
   }
 
   func volumes() -> [VolumeIdentity] {

@@ -69,8 +69,7 @@ struct RootFinder {
         guard let table = disk.partitionTable(), let number = tag.partitionNumber(in: table) else {
           continue
         }
-        for device in devices
-        where device.partition == number && device.name.hasPrefix(disk.name) {
+        for device in devices where device.disk == disk.name && device.partition == number {
           return device
         }
       }
