@@ -65,7 +65,7 @@ enum InterfaceGrammar {
   static let mtuByteCountMaximum: UInt64 = 65536
 
   static func request(from value: Text) throws(SyntaxError) -> InterfaceRequest {
-    let fields = fields(value)
+    let fields = value.colonFields
     let first = fields[0]
     if fields.count == 1 {
       if let method = try methodOnly(first) { return InterfaceRequest(method) }
@@ -75,25 +75,6 @@ enum InterfaceGrammar {
       return try dracutForm(fields, of: value)
     }
     return try kernelForm(fields, of: value)
-  }
-
-  /// Cut at colons outside brackets, which stay.
-  private static func fields(_ value: Text) -> [Text] {
-    var fields: [Text] = []
-    var start = value.startIndex
-    var isInBrackets = false
-    for index in value.indices {
-      switch value[index] {
-      case .openBracket: isInBrackets = true
-      case .closeBracket: isInBrackets = false
-      case .colon where !isInBrackets:
-        fields.append(value[start..<index])
-        start = index + 1
-      default: break
-      }
-    }
-    fields.append(value[start...])
-    return fields
   }
 
   private static func isAddress(_ field: Text) -> Bool {

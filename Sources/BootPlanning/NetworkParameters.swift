@@ -21,7 +21,7 @@ struct IPParameter: Equatable {
   ]
 
   init(_ value: ByteString) {
-    let fields = Self.fields(value.bytes[...])
+    let fields = value.bytes[...].colonFields.map { Self.withoutBrackets($0) }
     if fields.count == 1 {
       if !Self.isMethod(fields[0]), IPv4Address(fields[0]) == nil,
         ServerGrammar.isInterfaceName(fields[0])
@@ -50,25 +50,6 @@ struct IPParameter: Equatable {
         nameServers.append(address)
       }
     }
-  }
-
-  /// Cut at colons outside brackets; the brackets are taken away.
-  private static func fields(_ value: Text) -> [Text] {
-    var fields: [Text] = []
-    var start = value.startIndex
-    var isInBrackets = false
-    for index in value.indices {
-      switch value[index] {
-      case .openBracket: isInBrackets = true
-      case .closeBracket: isInBrackets = false
-      case .colon where !isInBrackets:
-        fields.append(withoutBrackets(value[start..<index]))
-        start = index + 1
-      default: break
-      }
-    }
-    fields.append(withoutBrackets(value[start...]))
-    return fields
   }
 
   private static func withoutBrackets(_ field: Text) -> Text {

@@ -72,8 +72,7 @@ extension PlanError {
         "name the server in nbdroot=, or send a root-path such as nbd://HOST/EXPORT"
       )
     case .serverUnknown(let parameter, let paths, let lookedAt):
-      var files = ""
-      for path in paths.prefix(4) { files += (files.isEmpty ? "" : ", ") + path.printable }
+      let files = Array(paths.prefix(4)).printableList
       var sources = ""
       for source in lookedAt { sources += (sources.isEmpty ? "" : ", ") + source.text }
       return (

@@ -37,6 +37,25 @@ extension Text {
     return fields
   }
 
+  /// Cut at colons outside brackets, which stay: the fields of `ip=`.
+  var colonFields: [Text] {
+    var fields: [Text] = []
+    var start = startIndex
+    var isInBrackets = false
+    for index in indices {
+      switch self[index] {
+      case .openBracket: isInBrackets = true
+      case .closeBracket: isInBrackets = false
+      case .colon where !isInBrackets:
+        fields.append(self[start..<index])
+        start = index + 1
+      default: break
+      }
+    }
+    fields.append(self[start...])
+    return fields
+  }
+
   /// How many bytes at the beginning are decimal digits.
   var leadingDigitCount: Int {
     var index = startIndex

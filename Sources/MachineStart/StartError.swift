@@ -43,7 +43,7 @@ indirect enum StartError: Error, Equatable, Sendable {
     case .rootMissing(let root, let seconds, let present):
       (
         "the root \(root.printable) has not appeared within \(seconds) s"
-          + (present.isEmpty ? "; no disk is there" : "; there are " + Self.list(present)),
+          + (present.isEmpty ? "; no disk is there" : "; there are " + present.printableList),
         "check root=; rootwait waits for ever"
       )
     case .deviceEmpty(let device):
@@ -72,11 +72,5 @@ indirect enum StartError: Error, Equatable, Sendable {
       ("\(path.printable) cannot be executed on the root", "check init= and what the export holds")
     case .system(let step, let error): ("\(step): \(error.text)", "see the lines above")
     }
-  }
-
-  private static func list(_ names: [ByteString]) -> String {
-    var text = ""
-    for name in names { text += (text.isEmpty ? "" : ", ") + name.printable }
-    return text
   }
 }

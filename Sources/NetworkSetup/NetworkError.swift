@@ -37,30 +37,27 @@ public enum NetworkWait: Equatable, Sendable {
     case .interface(let wanted, let present):
       (
         (wanted.map { "there is no interface \($0.printable)" } ?? "there is no network interface")
-          + (present.isEmpty ? "" : ", only " + Self.list(present)),
+          + (present.isEmpty ? "" : ", only " + present.printableList),
         wanted == nil
           ? "the image needs the module of the network card"
           : "check the name in ip= and the modules in the image"
       )
     case .carrier(let names):
-      ("no carrier on " + Self.list(names), "check the cable and the switch")
+      ("no carrier on " + names.printableList, "check the cable and the switch")
     case .dhcpServer(let names):
-      ("no DHCP server answers on " + Self.list(names), "check the server and the VLAN")
+      ("no DHCP server answers on " + names.printableList, "check the server and the VLAN")
     case .router(let names):
-      ("no IPv6 router speaks on " + Self.list(names), "check the router, or give ip= an address")
+      (
+        "no IPv6 router speaks on " + names.printableList,
+        "check the router, or give ip= an address"
+      )
     case .dhcpv6Server(let names):
-      ("no DHCPv6 server answers on " + Self.list(names), "check the server and the VLAN")
+      ("no DHCPv6 server answers on " + names.printableList, "check the server and the VLAN")
     case .duplicateCheck(let names):
       (
-        "an address of " + Self.list(names) + " is being checked for duplicates",
+        "an address of " + names.printableList + " is being checked for duplicates",
         "look for another machine that has it"
       )
     }
-  }
-
-  static func list(_ names: [ByteString]) -> String {
-    var text = ""
-    for name in names { text += (text.isEmpty ? "" : ", ") + name.printable }
-    return text
   }
 }

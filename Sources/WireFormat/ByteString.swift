@@ -99,3 +99,12 @@ extension ByteString {
   /// `printable(limit:)` with a limit that keeps a log line on one screen line or two.
   public var printable: String { printable(limit: 200) }
 }
+
+extension [ByteString] {
+  /// For a message: with commas between.
+  public var printableList: String {
+    var text = ""
+    for one in self { text += (text.isEmpty ? "" : ", ") + one.printable }
+    return text
+  }
+}

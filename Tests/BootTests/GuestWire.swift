@@ -78,7 +78,7 @@ final class GuestWire: Sendable {
   /// What QEMU is told to connect card `number` with; for one guest after the other.
   func arguments(forCard number: UInt16) throws -> [String] {
     let path = directory.path("port-\(number)")
-    let listener = try listen(on: path)
+    let listener = try listenToGuest(on: path)
     Thread.detachNewThread { [weak self] in
       // Children of the test that end interrupt whatever waits.
       var socket: Int32
@@ -113,25 +113,6 @@ final class GuestWire: Sendable {
   /// or the guest stands still.
   var droppedFrameCount: Int {
     ports.withLock { $0.values.reduce(0) { $0 + $1.droppedCount.load(ordering: .relaxed) } }
-  }
-
-  private func listen(on path: String) throws -> Int32 {
-    unsafe unlink(path)
-    let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    // SAFETY: paths of a temporary directory are shorter than the 108 bytes of the structure, which
-    // is zero behind them.
-    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8) }
-    let status = unsafe withUnsafePointer(to: &address) { pointer in
-      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe bind(listener, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-      }
-    }
-    guard listener >= 0, status == 0, Glibc.listen(listener, 1) == 0 else {
-      throw TinyGuest.Failure(description: "no socket \(path): errno \(errno)")
-    }
-    return listener
   }
 
   /// Until the guest ends. `wire` is nil when the wire has gone.

@@ -15,8 +15,8 @@ final class TaggedWire: Sendable {
   init(identifier: UInt16) throws {
     directory = try TemporaryDirectory()
     self.identifier = identifier
-    let card = try Self.listen(on: directory.path("card"))
-    let network = try Self.listen(on: directory.path("network"))
+    let card = try listenToGuest(on: directory.path("card"))
+    let network = try listenToGuest(on: directory.path("network"))
     let tag = [0x81, 0x00, UInt8(identifier >> 8), UInt8(identifier & 0xff)]
     Thread.detachNewThread {
       let card = accept(card, nil, nil)
@@ -45,24 +45,6 @@ final class TaggedWire: Sendable {
       "stream,id=network,server=off,addr.type=unix,addr.path=\(directory.path("network"))",
       "-netdev", "hubport,id=p2,hubid=1,netdev=network",
     ]
-  }
-
-  private static func listen(on path: String) throws -> Int32 {
-    let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    // SAFETY: paths of a temporary directory are shorter than the 108 bytes of the structure, which
-    // is zero behind them.
-    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8) }
-    let status = unsafe withUnsafePointer(to: &address) { pointer in
-      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe bind(listener, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-      }
-    }
-    guard listener >= 0, status == 0, Glibc.listen(listener, 1) == 0 else {
-      throw TinyGuest.Failure(description: "no socket \(path): errno \(errno)")
-    }
-    return listener
   }
 
   /// Until one of them ends.
