@@ -2,6 +2,7 @@
 // The seam under every protocol: bytes at offsets, made durable on demand. A backend never sees a
 // protocol; the rules of requests (range, read-only, alignment) have been applied above it.
 
+import CLinux
 import LinuxSystem
 import WireFormat
 
@@ -94,9 +95,9 @@ public struct BackendDirectRange: Equatable, Sendable {
   }
 }
 
-/// The bytes of a whole medium, as they lie in memory, for system calls alone: somebody else may cut
-/// the file, and then touching them is SIGBUS, while a system call says EFAULT. Valid as long as the
-/// backend is kept.
+/// The bytes of a whole medium, as they lie in memory, for system calls and `write` alone: somebody
+/// else may cut the file, and then touching them is SIGBUS, while a system call says EFAULT. Valid as
+/// long as the backend is kept.
 @safe public struct BackendMapping: @unchecked Sendable {
   // Unchecked: an address; what lies there is the kernel's to order.
   public let base: UnsafeMutableRawPointer
@@ -108,6 +109,17 @@ public struct BackendDirectRange: Equatable, Sendable {
     self.byteCount = byteCount
     self.isWritable = isWritable
   }
+
+  /// Copies to where the bytes belong. False when nothing or a part of it was done: ask the backend,
+  /// which knows why.
+  public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) -> Bool {
+    guard isWritable, Self.canCopy, offset <= byteCount, bytes.count <= byteCount - offset,
+      let source = bytes.baseAddress
+    else { return false }
+    // SAFETY: inside the mapping, as checked above; that its file may be cut is what the call is for.
+    return unsafe clinux_copy_guarded(base + Int(offset), source, bytes.count) == 0
+  }
+  private static let canCopy = clinux_guard_copies() == 0
 }
 
 /// In bytes, each a power of two.

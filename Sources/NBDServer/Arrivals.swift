@@ -9,6 +9,8 @@ import LinuxSystem
 @safe struct Arrivals: ~Copyable {
   /// Not more is received at once unless a payload needs it: the rest stays untouched.
   private static let receiveByteCount = 256 << 10
+  /// From a client that is alone, so that it has answers to work on while the rest is served.
+  private static let aloneByteCount = 32 << 10
 
   private let socket: CInt
   /// SAFETY of all uses: the lender of the buffers keeps them until `isEmpty`.
@@ -52,11 +54,13 @@ import LinuxSystem
 
   /// Receives once: how many bytes came, 0 at the end of the stream, nil when there are none now.
   /// `wanted`, at most half of the memory: so many bytes are to be there in one piece in the end.
-  mutating func receive(wanted: Int, waits: Bool) throws(SystemError) -> Int? {
+  /// `isAlone`: nobody else is busy.
+  mutating func receive(wanted: Int, isAlone: Bool, waits: Bool) throws(SystemError) -> Int? {
+    let usual = max(wanted, isAlone ? Self.aloneByteCount : Self.receiveByteCount)
     if start == end {
       start = 0
       end = 0
-    } else if start + max(wanted, Self.receiveByteCount) > SessionBuffers.inputByteCount {
+    } else if start + usual > SessionBuffers.inputByteCount {
       // SAFETY: both ranges lie in the memory; memmove(3) allows that they overlap.
       unsafe memory!.copyMemory(from: memory! + start, byteCount: count)
       end = count
@@ -64,7 +68,7 @@ import LinuxSystem
     }
     // Of a long payload exactly the rest: what follows it then begins at the start, unmoved.
     let missing = wanted - count
-    let room = missing >= 65536 ? missing : max(wanted, Self.receiveByteCount) - count
+    let room = missing >= 65536 ? missing : usual - count
     while true {
       // SAFETY: `start` + `wanted` and the receive size are inside the memory, as seen to above.
       let received = unsafe clinux_recv(

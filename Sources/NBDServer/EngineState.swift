@@ -15,6 +15,7 @@ final class EngineState: Sendable {
   /// A session has begun to be busy, or has stopped to be: one that nothing comes from for a while.
   func addBusy(_ change: Int) { busyCount.add(change, ordering: .relaxed) }
 
+  var isAlone: Bool { busyCount.load(ordering: .relaxed) <= 1 }
   var isCrowded: Bool { busyCount.load(ordering: .relaxed) > ownThreadCountMaximum }
   /// Whether one more thread of its own would not soon have to be given up again.
   var hasRoom: Bool { busyCount.load(ordering: .relaxed) <= ownThreadCountMaximum / 4 * 3 }

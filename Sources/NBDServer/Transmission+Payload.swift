@@ -75,9 +75,10 @@ extension Transmission {
       if isWanted {
         do {
           // Durable with its last piece: that makes the earlier ones durable, too.
-          try unsafe backend.write(
-            piece, at: now.offset,
-            isDurable: now.request.flags.contains(.fua) && UInt64(count) == now.left)
+          let isDurable = now.request.flags.contains(.fua) && UInt64(count) == now.left
+          if unsafe isDurable || mapping?.write(piece, at: now.offset) != true {
+            try unsafe backend.write(piece, at: now.offset, isDurable: isDurable)
+          }
         } catch let failure {
           error = ErrorNumber(failure)
         }

@@ -88,4 +88,52 @@ struct FileBackendTests {
     #expect(try backend.bytes(256 << 10, at: 0).allSatisfy { $0 == 0 })
     #expect(try backend.bytes(100, at: 256 << 10) == [UInt8](repeating: 7, count: 100))
   }
+
+  /// A file in memory, whole.
+  static func inMemory<Result>(
+    _ body: (FileBackend, FileHandle) throws -> Result
+  ) throws -> Result {
+    let path = "/dev/shm/rootlink-test-\(UInt64.random(in: 0 ... .max))"
+    try Data(repeating: 1, count: 1 << 20).write(to: URL(fileURLWithPath: path))
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    return try body(
+      try FileBackend(ByteString(path)),
+      try FileHandle(forUpdating: URL(fileURLWithPath: path)))
+  }
+
+  @Test("in memory is written to through its mapping, until somebody cuts it")
+  func mapping() throws {
+    try Self.inMemory { backend, file in
+      let mapping = try #require(backend.mapping())
+      let end = UInt64(1 << 20)
+      for (offset, isWritten) in [
+        (0, true), (77, true), (end - 9000, true), (end - 8999, false), (end, false), (.max, false),
+      ] as [(UInt64, Bool)] {
+        let bytes = [UInt8](repeating: 9, count: 9000)
+        // SAFETY: the array's own bytes.
+        #expect(unsafe bytes.withUnsafeBytes { unsafe mapping.write($0, at: offset) } == isWritten)
+        if isWritten { #expect(try backend.bytes(9000, at: offset) == bytes) }
+      }
+      try file.truncate(atOffset: 8192)
+      let bytes = [UInt8](repeating: 3, count: 9000)
+      // SAFETY: as above, twice.
+      #expect(!(unsafe bytes.withUnsafeBytes { unsafe mapping.write($0, at: 65536) }))
+      #expect(!(unsafe bytes.withUnsafeBytes { unsafe mapping.write($0, at: 1000) }))
+      #expect(try backend.bytes(1000, at: 0) == [UInt8](repeating: 9, count: 1000))
+      #expect(backend.mapping() == nil)
+    }
+  }
+
+  @Test("in memory that is touched by mistake ends the process as ever")
+  func touchedMapping() async throws {
+    await #expect(processExitsWith: .signal(SIGBUS)) {
+      try FileBackendTests.inMemory { backend, file in
+        let mapping = try #require(backend.mapping())
+        // SAFETY: the array's own bytes; and then what this test is about.
+        #expect(unsafe [UInt8(1)].withUnsafeBytes { unsafe mapping.write($0, at: 0) })
+        try file.truncate(atOffset: 0)
+        #expect(unsafe mapping.base.load(as: UInt8.self) == 0)
+      }
+    }
+  }
 }

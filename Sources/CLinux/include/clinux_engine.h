@@ -52,6 +52,11 @@ int clinux_enter_pages(void *start, size_t count);
 /* 1 when a file has at least `count` bytes and no holes. */
 int clinux_file_is_whole(int fd, uint64_t count);
 
+/* Copies into memory that may be gone: -EFAULT then, with a part of it done. Only after
+   clinux_guard_copies has returned 0, which is called once. -ENOSYS: not on this architecture. */
+int clinux_copy_guarded(void *to, const void *from, size_t count);
+int clinux_guard_copies(void);
+
 /* sendmsg(2) of pieces, at most 1024. */
 static inline long clinux_send_pieces(int fd, const struct iovec *pieces, size_t count, int flags) {
   struct msghdr message = {.msg_iov = (struct iovec *)pieces, .msg_iovlen = count};
