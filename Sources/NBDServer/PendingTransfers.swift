@@ -2,8 +2,9 @@
 // Requests that a disk is at work on: a ring of io_uring, and memory for each request, so that one
 // that waits for the disk holds up none of the others of its connection.
 //
-// A slot is free, or its memory belongs to the kernel until its completion has been taken. The
-// memory must outlive that: whoever gives the object up waits for all slots first.
+// A slot is free, or its memory belongs to the kernel until its completion has been taken, and then
+// to a reply until that has been sent: what a disk has brought is copied once, by the socket. The
+// memory must outlive both: whoever gives the object up waits for all slots first.
 
 import CLinux
 import LinuxSystem
@@ -27,6 +28,9 @@ import NBDProtocol
   /// The first `freeCount` are free.
   @unsafe private let freeSlots: UnsafeMutablePointer<Int>
   private var freeCount = slotCount
+  /// The first `unsentCount` are those that replies still have to send.
+  @unsafe private let unsentSlots: UnsafeMutablePointer<Int>
+  private var unsentCount = 0
   /// A completion with this number says that the client has sent something, or has gone.
   private static let socketNumber = UInt64.max
   private var awaitsSocket = false
@@ -48,6 +52,8 @@ import NBDProtocol
       // The lowest are used first: what is used is then what has been used before.
       unsafe (freeSlots + index).initialize(to: Self.slotCount - 1 - index)
     }
+    unsafe unsentSlots = .allocate(capacity: Self.slotCount)
+    unsafe unsentSlots.initialize(repeating: 0, count: Self.slotCount)
     unsafe completions = .allocate(capacity: Self.slotCount)
     unsafe completions.initialize(repeating: clinux_completion())
   }
@@ -56,6 +62,7 @@ import NBDProtocol
     precondition(isEmpty)
     unsafe slots.deallocate()  // SAFETY: allocated by `init`; the elements are trivial.
     unsafe freeSlots.deallocate()
+    unsafe unsentSlots.deallocate()
     unsafe completions.deallocate()
   }
 
@@ -119,7 +126,7 @@ import NBDProtocol
     }
   }
 
-  /// A transfer that has ended. Its memory is there until `finish`.
+  /// A transfer that has ended. Its memory is there until `finish` or `finishSent`.
   @safe struct Ended {
     var slot: Int
     var request: ExtendedRequest
@@ -151,6 +158,20 @@ import NBDProtocol
   }
 
   func finish(_ ended: Ended) { free(ended.slot) }
+
+  /// Instead of `finish`: the memory is there until `finishSent`.
+  func keepUntilSent(_ ended: Ended) {
+    unsafe unsentSlots[unsentCount] = ended.slot  // SAFETY: there are not more slots than room.
+    unsentCount += 1
+  }
+
+  /// All replies have been sent, or never will be.
+  func finishSent() {
+    while unsentCount > 0 {
+      unsentCount -= 1
+      free(unsafe unsentSlots[unsentCount])  // SAFETY: below the count.
+    }
+  }
 
   /// Hands over what was begun, and waits until something has ended or, if a socket is given, until
   /// it can be read from.

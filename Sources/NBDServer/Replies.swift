@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Replies on their way to a client, in order: heads and copied data lie in memory, other data is
-// sent from where it lies, in a mapping or in a file.
+// sent from where it lies, in other memory or in a file.
 //
 //   memory  |=head data head=|=head=|----free----|
-//   pieces                   ^      ^ bytes of a mapping or a file
+//   pieces                   ^      ^ bytes of a mapping, of a transfer's memory or of a file
 //
 // As much as the socket takes leaves at once; where it takes no more, the rest waits.
 
@@ -80,6 +80,13 @@ import LinuxSystem
     var piece = Piece()
     unsafe piece.address = mapping.base + Int(offset)  // SAFETY: checked in the first line.
     append(piece, byteCount)
+  }
+
+  /// Bytes of other memory are to be sent next, which stays until they are.
+  mutating func append(_ bytes: UnsafeMutableRawBufferPointer) {
+    var piece = Piece()
+    unsafe piece.address = bytes.baseAddress  // SAFETY: the caller's promise.
+    append(piece, bytes.count)
   }
 
   private mutating func append(_ piece: Piece, _ byteCount: Int) {

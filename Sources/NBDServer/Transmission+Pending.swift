@@ -73,24 +73,21 @@ extension Transmission {
       let buffer = unsafe ended.buffer
       var error = ErrorNumber.none
       if ended.result != buffer.count { error = unsafe doInPlace(ended.request, buffer) }
-      let isRead = ended.request.command == .read && error == .none
-      _ = try makeRoom(
-        for: ReplyStyle.headByteCountMaximum + (isRead ? buffer.count : 0), waits: true)
-      if isRead {
+      _ = try makeRoom(for: ReplyStyle.headByteCountMaximum, waits: true)
+      if ended.request.command == .read && error == .none {
         replyHead(of: ended.request, byteCount: buffer.count)
-        // SAFETY: as long as the room that was made.
-        unsafe replies.room(for: buffer.count).copyMemory(from: UnsafeRawBufferPointer(buffer))
-        replies.append(buffer.count)
+        unsafe replies.append(buffer)  // SAFETY: kept until `send` says that it is sent.
+        pending?.keepUntilSent(ended)
         tally.reads &+= 1
         tally.readBytes &+= UInt64(buffer.count)
       } else {
         reply(error, to: ended.request)
+        pending?.finish(ended)
         if error == .none {
           tally.writes &+= 1
           tally.writtenBytes &+= UInt64(buffer.count)
         }
       }
-      pending?.finish(ended)
     }
   }
 
@@ -135,6 +132,7 @@ extension Transmission {
 
   /// Waits for everything and answers nothing: the kernel may still write into the memory.
   mutating func discardPending() {
+    pending?.finishSent()
     while hasPending {
       do { try pending?.wait(orFor: nil) } catch { pause(milliseconds: 10) }
       while let ended = pending?.next() ?? nil { pending?.finish(ended) }
