@@ -59,6 +59,21 @@ public final class NBDServer: Sendable {
 
   deinit { engine.stop() }
 
+  /// Serves whoever connects, until `stopListening`. `failed` is called when connections cannot be
+  /// accepted: for want of descriptors or memory, and about ten times a second while that lasts.
+  public func listen(
+    on listeners: [Listener], failed: @escaping @Sendable (SystemError) -> Void
+  ) throws(SystemError) {
+    let acceptance = Acceptance(failed: failed) { [weak self] connection in
+      let client = connection.client
+      self?.serve(connection.takeDescriptor(), client: client)
+    }
+    try engine.listen(on: listeners, acceptance)
+  }
+
+  /// Nobody new is served; the listeners are closed when their owner has given them up, too.
+  public func stopListening() { engine.stopListening() }
+
   /// Takes over an accepted, non-blocking connection and returns at once.
   public func serve(_ connection: consuming FileDescriptor, client: ByteString) {
     let socket = connection.rawValue

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A thread for many sessions: those in their handshake, those that nothing comes from, and the busy
 // ones when there are more of them than threads are good for. Each gets a turn when its socket is
-// ready, the turn is what one receive has brought, and nothing in it waits.
+// ready, the turn is what one receive has brought, and nothing in it waits. It accepts them, too: a
+// handshake takes less time than waking another thread for it.
 
 import CLinux
 import LinuxSystem
@@ -21,6 +22,19 @@ final class Reactor: @unchecked Sendable {
   private let tickMilliseconds: CInt
   private var buffers = ReactorBuffers()
   private var sweptAt: UInt64 = 0
+
+  private struct Listening {
+    var listeners: [Listener] = []
+    var acceptance: Acceptance?
+  }
+  private let listening = Mutex(Listening())
+  /// Nothing is accepted before, for want of descriptors or memory; nil: that is not so.
+  private var acceptsAgainAt: UInt64?
+  /// Others wait for their turn no longer than so many handshakes take to begin.
+  private static let acceptedMaximum = 16
+  private static let acceptPauseNanoseconds: UInt64 = 100_000_000
+  /// What epoll says of a listener is its place in the list and one; of a session, its address.
+  private static let listenerCountMaximum = 1024
 
   /// Those of its sessions that are busy get a thread of their own after so many turns, if there
   /// are not many.
@@ -112,6 +126,10 @@ final class Reactor: @unchecked Sendable {
           _ = clinux_event_clear(wakeup.rawValue)
           continue
         }
+        if ready[index].data <= UInt64(Self.listenerCountMaximum) {
+          accept(Int(ready[index].data) - 1)
+          continue
+        }
         // SAFETY: an object of `sessions`; it leaves them in its own turn or between the waits.
         let session = unsafe Unmanaged<Session>.fromOpaque(
           UnsafeRawPointer(bitPattern: UInt(ready[index].data))!
@@ -124,6 +142,64 @@ final class Reactor: @unchecked Sendable {
   }
 
   private var hasTimed: Bool { timedCount.load(ordering: .sequentiallyConsistent) > 0 }
+
+  /// From any thread.
+  func listen(on listeners: [Listener], _ acceptance: Acceptance) throws(SystemError) {
+    precondition(listeners.count <= Self.listenerCountMaximum)
+    listening.withLock { $0 = Listening(listeners: listeners, acceptance: acceptance) }
+    try awaitConnections()
+  }
+
+  /// From any thread. A connection that is being accepted is still served.
+  func stopListening() {
+    let listeners = listening.withLock { listening in
+      defer { listening = Listening() }
+      return listening.listeners
+    }
+    ignoreConnections(listeners)
+  }
+
+  private func awaitConnections() throws(SystemError) {
+    for (index, listener) in listening.withLock({ $0.listeners }).enumerated() {
+      // Of several reactors one is woken.
+      _ = try checked(
+        clinux_readiness_change(
+          readiness.rawValue, CInt(clinux_EPOLL_CTL_ADD), listener.pollNumber,
+          UInt32(clinux_EPOLLIN) | clinux_EPOLLEXCLUSIVE, UInt64(index + 1)))
+    }
+  }
+
+  private func ignoreConnections(_ listeners: [Listener]) {
+    for listener in listeners {
+      _ = clinux_readiness_change(
+        readiness.rawValue, CInt(clinux_EPOLL_CTL_DEL), listener.pollNumber, 0, 0)
+    }
+  }
+
+  private func accept(_ index: Int) {
+    let (listeners, acceptance) = listening.withLock { ($0.listeners, $0.acceptance) }
+    guard index < listeners.count, let acceptance else { return }
+    do {
+      for _ in 0..<Self.acceptedMaximum {
+        guard let connection = try listeners[index].accept() else { return }
+        acceptance.take(connection)
+      }
+    } catch {
+      acceptance.failed(error)
+      // They are still there: do not spin.
+      ignoreConnections(listeners)
+      if acceptsAgainAt == nil { timedCount.add(1, ordering: .relaxed) }
+      acceptsAgainAt = clinux_coarse_nanoseconds() &+ Self.acceptPauseNanoseconds
+    }
+  }
+
+  private func acceptAgainIfDue(_ now: UInt64) {
+    guard let time = acceptsAgainAt, now >= time else { return }
+    acceptsAgainAt = nil
+    timedCount.subtract(1, ordering: .relaxed)
+    // What is there already says EEXIST, which changes nothing.
+    try? awaitConnections()
+  }
 
   private func giveTurn(_ session: Session) {
     let wasHandshaking = session.handshakeDeadline != nil
@@ -182,6 +258,7 @@ final class Reactor: @unchecked Sendable {
     let now = clinux_coarse_nanoseconds()
     guard now &- sweptAt >= UInt64(tickMilliseconds) * 1_000_000 else { return }
     sweptAt = now
+    acceptAgainIfDue(now)
     let all = sessions.withLock { Array($0.values) }
     for session in all {
       if let deadline = session.handshakeDeadline {

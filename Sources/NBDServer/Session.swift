@@ -126,7 +126,8 @@ final class Session: @unchecked Sendable {
     self.entry = entry
     server.entered(number, client: client, entry)
     transmission = Transmission(
-      socket: socket, entry: entry, statistics: statistics, engine: engine.state,
+      socket: socket, isTCP: client.bytes.starts(with: "tcp:".utf8), entry: entry,
+      statistics: statistics, engine: engine.state,
       isStopping: server.isStopping)
   }
 

@@ -11,17 +11,26 @@ import Synchronization
 import WireFormat
 
 /// Lines come from the thread that accepts clients and from those that serve them. They are put into
-/// words and written elsewhere: a handshake costs less than its two lines, and a log that nobody
-/// reads holds up nobody.
+/// words and written elsewhere, all that have come within a moment at once: a handshake costs less
+/// than its two lines, and a log that nobody reads holds up nobody.
 final class ServerLog: Sendable {
+  private typealias Line = @Sendable () -> Void
+  private struct Waiting {
+    var lines: [Line] = []
+    var lostCount = 0
+  }
+
   /// A sentence or two each; what comes while so many wait is counted instead.
   private static let waitingMaximum = 10_000
+  /// From the first line that waits until all are written.
+  private static let gatheringMilliseconds = 5
   private static let label = "rootlinkd"
 
   private let queue = DispatchQueue(label: "rootlinkd.log")
   private let isWriter = DispatchSpecificKey<Bool>()
-  private let waitingCount = Atomic(0)
-  private let lostCount = Atomic(0)
+  private let waiting = Mutex(Waiting())
+  /// What the writer is about to write.
+  private let text = Mutex("")
 
   /// Once, before anything is logged.
   init(_ settings: LogSettings) {
@@ -47,30 +56,51 @@ final class ServerLog: Sendable {
 
   private func write(_ line: String) {
     if DispatchQueue.getSpecific(key: isWriter) == true {
-      writeLine(line)
+      text.withLock { $0 += line + "\n" }
     } else {
-      add { writeLine(line) }
+      add { [self] in text.withLock { $0 += line + "\n" } }
     }
   }
 
-  private func add(_ write: @escaping @Sendable () -> Void) {
-    guard waitingCount.wrappingAdd(1, ordering: .relaxed).newValue <= Self.waitingMaximum else {
-      waitingCount.wrappingSubtract(1, ordering: .relaxed)
-      lostCount.wrappingAdd(1, ordering: .relaxed)
-      return
+  private func add(_ line: @escaping Line) {
+    let isFirst = waiting.withLock { waiting in
+      guard waiting.lines.count < Self.waitingMaximum else {
+        waiting.lostCount += 1
+        return false
+      }
+      waiting.lines.append(line)
+      return waiting.lines.count == 1
     }
-    queue.async { [self] in
-      let lost = lostCount.exchange(0, ordering: .relaxed)
-      if lost > 0 { logger.warning("\(lost) lines are not in the log: it was not taken in time") }
-      write()
-      waitingCount.wrappingSubtract(1, ordering: .relaxed)
+    guard isFirst else { return }
+    queue.asyncAfter(deadline: .now() + .milliseconds(Self.gatheringMilliseconds)) { [self] in
+      writeWaiting()
     }
+  }
+
+  /// By the writer.
+  private func writeWaiting() {
+    let taken = waiting.withLock { waiting in
+      defer { waiting = Waiting() }
+      return waiting
+    }
+    for line in taken.lines { line() }
+    if taken.lostCount > 0 {
+      logger.warning("\(taken.lostCount) lines are not in the log: it was not taken in time")
+    }
+    let text = text.withLock { text in
+      defer { text = "" }
+      return text
+    }
+    if !text.isEmpty { writeText(text) }
   }
 
   /// Returns when what was added before is written, or nobody takes it.
   func flush(milliseconds: Int) {
     let isDone = DispatchSemaphore(value: 0)
-    queue.async { isDone.signal() }
+    queue.async { [self] in
+      writeWaiting()
+      isDone.signal()
+    }
     _ = isDone.wait(timeout: .now() + .milliseconds(milliseconds))
   }
 }

@@ -63,7 +63,9 @@ enum Program {
 }
 
 /// One line to standard error, in one write so that lines of several threads do not mix.
-func writeLine(_ text: String) {
+func writeLine(_ text: String) { writeText(text + "\n") }
+
+func writeText(_ text: String) {
   // A disk that is full, or a reader that has left, is no reason to end.
-  try? FileHandle.standardError.write(contentsOf: Data((text + "\n").utf8))
+  try? FileHandle.standardError.write(contentsOf: Data(text.utf8))
 }

@@ -109,14 +109,26 @@ final class RunningServer {
     adopt(table.exports)
     if let metrics { logger.info("metrics on \(metrics.address.printable)") }
     for address in addresses { logger.info("listening on \(address.printable)") }
+    try serveClients()
     report.setListening(addresses)
     manager.send(.ready, .status(summary))
-    while try turn(within: CInt(Self.housekeepingMilliseconds), mayAccept: true) {}
+    while try turn(within: CInt(Self.housekeepingMilliseconds), isRunning: true) {}
     try drain()
     try flush()
   }
 
   private var addresses: [ByteString] { listeners.map(\.address) + (rnbd?.addresses ?? []) }
+
+  private func serveClients() throws {
+    do {
+      try nbd.listen(on: listeners) { [logger] error in
+        logger.error("no connection can be accepted: \(error.text); raise the limit on open files")
+      }
+    } catch {
+      throw Failure.couldNot(
+        ("nobody can be waited for: \(error.text)", "check the limits on memory and threads"))
+    }
+  }
 
   /// One line for whoever looks at the service.
   var summary: String {
@@ -169,46 +181,42 @@ final class RunningServer {
 
 // One thread waits for all that may come.
 extension RunningServer {
-  /// Waits for connections and signals, and takes what has come; false when the server is to end.
-  private func turn(within milliseconds: CInt, mayAccept: Bool) throws -> Bool {
+  /// Waits for signals and for those who ask for status or metrics, and takes what has come; false when
+  /// the server is to end.
+  private func turn(within milliseconds: CInt, isRunning: Bool) throws -> Bool {
     let own = [control, metrics].compactMap { $0 }
-    let numbers = [signals.rawValue] + (own + listeners).map(\.pollNumber)
+    let numbers = [signals.rawValue] + own.map(\.pollNumber)
     let ready = try Self.readable(numbers, within: milliseconds)
     keepHouse()
     var isToEnd = false
     while ready[0], let signal = nextSignal() {
       if signal != SIGHUP {
-        if mayAccept { logger.info("stopping on \(signal == SIGINT ? "SIGINT" : "SIGTERM")") }
+        if isRunning { logger.info("stopping on \(signal == SIGINT ? "SIGINT" : "SIGTERM")") }
         isToEnd = true
-      } else if mayAccept, !isToEnd {
+      } else if isRunning, !isToEnd {
         reload()
       }
     }
-    for (index, listener) in (own + listeners).enumerated() where ready[index + 1] {
-      accept(listener)
-    }
+    for (index, listener) in own.enumerated() where ready[index + 1] { accept(listener) }
     return !isToEnd
   }
 
-  /// A rack that boots comes in crowds; signals wait no longer than this many take.
+  /// Signals wait no longer than this many take.
   private static let acceptedMaximum = 64
 
   private func accept(_ listener: Listener) {
     do {
       for _ in 0..<Self.acceptedMaximum {
         guard let connection = try listener.accept() else { return }
-        let client = connection.client
         let descriptor = connection.takeDescriptor()
         if listener === control {
           answerStatus(descriptor)
-        } else if listener === metrics {
-          metricsAnswerer.serve(descriptor)
         } else {
-          nbd.serve(descriptor, client: client)
+          metricsAnswerer.serve(descriptor)
         }
       }
     } catch {
-      logger.error("no connection can be accepted: \(error.text); raise the limit on open files")
+      logger.error("nobody can be answered: \(error.text); raise the limit on open files")
       pause(milliseconds: 100)  // The connection is still there: do not spin.
     }
   }
@@ -274,6 +282,7 @@ extension RunningServer {
 
   /// Lets every session end. Who asks for the status or for metrics is still answered.
   private func drain() throws {
+    nbd.stopListening()
     listeners = []  // From here on nobody new can connect.
     report.setListening([])
     let milliseconds = configuration.drainSeconds * 1000
@@ -285,7 +294,7 @@ extension RunningServer {
     let deadline = Deadline.milliseconds(milliseconds)
     var isNow = false
     while registry.connectionCount > 0 || rnbd?.isOver == false {
-      let goesOn = try turn(within: 5, mayAccept: false)
+      let goesOn = try turn(within: 5, isRunning: false)
       if !isNow, deadline.hasPassed || !goesOn {
         logger.warning("\(registry.connectionCount) sessions did not end and are cut off")
         isNow = true

@@ -218,6 +218,51 @@ struct EngineTests {
     #expect(client.lastData == [UInt8](repeating: 7, count: 9))
   }
 
+  @Test("writes short payloads to a file in memory in the order in which they came, cut or not")
+  func shortWritesInMemory() throws {
+    var generator = SeededGenerator(printingAs: "writes to a file in memory")
+    let path = "/dev/shm/rootlink-test-\(UInt64.random(in: 0 ... .max))"
+    try Data(contents).write(to: URL(fileURLWithPath: path))
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let client = try ServerUnderTest(try FileBackend(ByteString(path))).enter()
+    var model = contents
+    for _ in 0..<6 {
+      var (sent, answer): ([UInt8], [UInt8]) = ([], [])
+      for cookie in 0..<UInt64(100) {
+        // Near each other, so that many overlap; the reads elsewhere, for among requests under way
+        // a read may see what was asked for later.
+        let isWrite = Int.random(in: 0..<4, using: &generator) > 0
+        let offset = Int.random(in: 0..<65536, using: &generator) + (isWrite ? 0 : 1 << 20)
+        let length = Int.random(in: 1...9000, using: &generator)
+        let flags: CommandFlags = isWrite && Bool.random(using: &generator) ? .fua : []
+        sent.append(
+          encoding: Request(
+            flags: flags, command: isWrite ? .write : .read, cookie: cookie,
+            offset: UInt64(offset), length: UInt32(length)))
+        answer.append(encoding: SimpleReply(error: .none, cookie: cookie))
+        if isWrite {
+          let bytes = [UInt8](
+            repeating: UInt8.random(in: 0...255, using: &generator), count: length)
+          sent += bytes
+          model.replaceSubrange(offset..<(offset + length), with: bytes)
+        } else {
+          answer += model[offset..<(offset + length)]
+        }
+      }
+      try client.send(sent)
+      #expect(try client.receive(answer.count) == answer, "seed \(generator.seed)")
+    }
+    #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == Data(model))
+
+    let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+    try file.truncate(atOffset: 4096)
+    let write = Request(command: .write, cookie: 1, offset: 1 << 20, length: 4096)
+    for _ in 0..<8 {
+      #expect(try client.ask(write, [UInt8](repeating: 7, count: 4096)) == .none)
+    }
+    #expect(try Data(contentsOf: URL(fileURLWithPath: path)).suffix(4096).allSatisfy { $0 == 7 })
+  }
+
   @Test("has many requests under way past the page cache, and answers each")
   func direct() throws {
     var generator = SeededGenerator(printingAs: "requests past the page cache")
