@@ -66,24 +66,14 @@ bool receive_all(int socket, void *bytes, size_t count) {
   return true;
 }
 
-static int open_socket(const struct address *address, unsigned number) {
+static int open_socket(const struct address *address) {
   int one = 1, fd = socket(address->name.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return -1;
   struct timeval patience = {.tv_sec = PATIENCE_SECONDS};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-  if (address->name.ss_family == AF_INET) {
-    const struct sockaddr_in *to = (const struct sockaddr_in *)&address->name;
+  if (address->name.ss_family == AF_INET)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (ntohl(to->sin_addr.s_addr) >> 24 == 127) {
-      setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-      struct sockaddr_in from = {
-          .sin_family = AF_INET,
-          .sin_addr.s_addr = htonl(0x7f000001 + number % 64),
-      };
-      if (bind(fd, (struct sockaddr *)&from, sizeof from) < 0) goto failed;
-    }
-  }
   for (int attempt = 0; connect(fd, (const struct sockaddr *)&address->name, address->length) < 0;
        attempt++) {
     // A full backlog of a Unix socket: EAGAIN at once, where TCP would try again by itself.
@@ -116,13 +106,13 @@ static bool receive_go(int fd, uint64_t *byte_count, const char **why) {
   }
 }
 
-int enter_export(const struct address *address, const char *export, unsigned number,
-                 uint64_t *byte_count, const char **why) {
+int enter_export(const struct address *address, const char *export, uint64_t *byte_count,
+                 const char **why) {
   uint8_t greeting[GREETING_BYTES], out[4 + OPTION_BYTES + 4 + 256 + 2];
   size_t name_length = strlen(export);
   *why = "the name of the export is too long";
   if (name_length > 256) return -1;
-  int fd = open_socket(address, number);
+  int fd = open_socket(address);
   *why = strerror(errno);
   if (fd < 0) return -1;
   *why = "no NBD greeting";

@@ -17,10 +17,9 @@ struct address {
 bool parse_address(const char *text, struct address *address);
 
 // Connects, asks for `export` with NBD_OPT_GO and returns the socket, with the size of the export;
-// or -1, with the reason in `*why`. `number` tells connections apart: those to 127.0.0.1 come from
-// as many addresses as needed, since the ports of one would not last.
-int enter_export(const struct address *address, const char *export, unsigned number,
-                 uint64_t *byte_count, const char **why);
+// or -1, with the reason in `*why`.
+int enter_export(const struct address *address, const char *export, uint64_t *byte_count,
+                 const char **why);
 
 // Sends all of it, or receives all of it. False when the connection failed or ended.
 bool send_all(int socket, const void *bytes, size_t count);

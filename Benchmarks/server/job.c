@@ -83,7 +83,7 @@ int fill_export(const struct address *server, const char *export, uint64_t byte_
   uint8_t request[REQUEST_BYTES], reply[REPLY_BYTES];
   uint64_t size;
   const char *why;
-  int fd = enter_export(server, export, 0, &size, &why);
+  int fd = enter_export(server, export, &size, &why);
   if (fd < 0) fail("%s", why);
   for (uint64_t offset = 0; offset < byte_count && offset < size;) {
     uint64_t left = (byte_count < size ? byte_count : size) - offset;

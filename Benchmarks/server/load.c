@@ -297,7 +297,7 @@ static void run_handshakes(struct worker *worker) {
   while (!atomic_load_explicit(&stopping, memory_order_relaxed) && (!job->count || made < share)) {
     uint64_t started = now_ns(), byte_count;
     const char *why;
-    int fd = enter_export(&server, export_name, worker->first + (unsigned)made, &byte_count, &why);
+    int fd = enter_export(&server, export_name, &byte_count, &why);
     if (fd < 0) fail("handshake %llu: %s", (unsigned long long)made, why);
     disconnect(fd);
     made++;
@@ -311,7 +311,7 @@ static void open_connection(struct worker *worker, unsigned number) {
   const char *why;
   uint64_t byte_count;
   unsigned position = worker->first + number;
-  connection->fd = enter_export(&server, export_name, position, &byte_count, &why);
+  connection->fd = enter_export(&server, export_name, &byte_count, &why);
   if (connection->fd < 0) fail("connection %u: %s", position, why);
   if (job->kind != KIND_DATA) return;
   if (byte_count < job->block || byte_count < job->span)

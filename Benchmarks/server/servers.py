@@ -98,6 +98,8 @@ def settings(programs, byte_count):
         Setting(LIMIT, "thread each, no sendfile", limit(bare, "--sendfile-from=4294967295"),
                 ("tmpfs",)),
         Setting(LIMIT, "epoll", limit(bare, "--threads=1"), ("tmpfs",)),
+        Setting(LIMIT, "epoll, no sendfile",
+                limit(bare, "--threads=1", "--sendfile-from=4294967295"), ("tmpfs",)),
         Setting(LIMIT, "epoll, 2 threads", limit(bare, "--threads=2"), ("tmpfs",)),
         Setting(LIMIT, "io_uring, O_DIRECT", limit(bare, "--direct"), ("disk",)),
     ]

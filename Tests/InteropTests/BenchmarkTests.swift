@@ -61,16 +61,21 @@ struct BenchmarkTests {
   }
 
   static let loads = [
-    ("tmpfs", ["read-4k-4xq32", "write-1m-q8", "handshakes", "read-64k-100", "storm", "mixed"], 5),
-    ("disk", ["read-4k-4xq32", "write-4k-q32", "write-1m-q8"], 2),
-    ("overlay", ["storm-overlay"], 1),
+    (
+      "tmpfs", "tcp",
+      ["read-4k-4xq32", "write-1m-q8", "handshakes", "read-64k-100", "storm", "mixed"], 6
+    ),
+    ("disk", "unix", ["read-4k-4xq32", "write-4k-q32", "write-1m-q8"], 2),
+    ("overlay", "unix", ["storm-overlay"], 1),
   ]
 
   @Test("gets right data in every kind of load", .enabled(if: programs, comment), arguments: loads)
-  func allWorkloads(medium: String, workloads: [String], settingCount: Int) throws {
+  func allWorkloads(
+    medium: String, socket: String, workloads: [String], settingCount: Int
+  ) throws {
     // The clients of the storm read 64 MiB each.
     let ended = try bench([
-      "--servers", "rootlinkd,limit", "--sockets", "unix", "--media", medium, "--workloads",
+      "--servers", "rootlinkd,limit", "--sockets", socket, "--media", medium, "--workloads",
       workloads.joined(separator: ","), "--size", "67108864",
     ])
     #expect(ended.exitStatus == 0, "\(ended.standardError)")
@@ -127,8 +132,8 @@ struct BenchmarkTests {
         load.dropFirst()
           + [
             "--seconds=60", "--steps", "--server=\(process.processIdentifier)",
-            "read,random,depth=4",
-          ], seconds: 120)
+            "read,random,depth=2",
+          ], seconds: 300)
       #expect(ended.exitStatus == 0, "\(ended.standardError)")
       let output = try JSONDecoder().decode(Output.self, from: Data(ended.standardOutput.utf8))
       let each = try output.server.instructions / #require(output.jobs.first).done
