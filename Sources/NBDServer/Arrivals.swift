@@ -12,11 +12,19 @@ import LinuxSystem
   /// From a client that is alone, so that it has answers to work on while the rest is served.
   private static let aloneByteCount = 32 << 10
 
+  /// A client that is alone and has let wait for no longer the last time is waited for awake for so
+  /// long: to put a thread to sleep and to wake it costs both ends more than a short request.
+  private static let awakeNanoseconds: UInt64 = 100_000
+  /// Otherwise it would keep the processor from whoever is waited for.
+  private static let mayStayAwake = clinux_processor_count() > 1
+
   private let socket: CInt
   /// SAFETY of all uses: the lender of the buffers keeps them until `isEmpty`.
   @unsafe private var memory: UnsafeMutableRawPointer?
   private var start = 0
   private var end = 0
+  /// Of the last receive from a client that was alone, in a thread that may wait.
+  private var waitedNanoseconds = UInt64.max
   /// All that was taken off the socket, the handshake included.
   private(set) var takenByteCount: UInt64
 
@@ -69,16 +77,23 @@ import LinuxSystem
     // Of a long payload exactly the rest: what follows it then begins at the start, unmoved.
     let missing = wanted - count
     let room = missing >= 65536 ? missing : usual - count
+    let began = waits && isAlone ? MonotonicTime.now.nanoseconds : 0
+    var isAwake = began > 0 && waitedNanoseconds < Self.awakeNanoseconds && Self.mayStayAwake
     while true {
       // SAFETY: `start` + `wanted` and the receive size are inside the memory, as seen to above.
       let received = unsafe clinux_recv(
-        socket, memory! + end, room, waits ? 0 : CInt(clinux_MSG_DONTWAIT))
+        socket, memory! + end, room, waits && !isAwake ? 0 : CInt(clinux_MSG_DONTWAIT))
       if received >= 0 {
+        if began > 0 { waitedNanoseconds = MonotonicTime.now.nanoseconds &- began }
         end += received
         takenByteCount &+= UInt64(received)
         return received
       }
-      if received == -11 { return nil }  // EAGAIN
+      if received == -11 {  // EAGAIN
+        guard isAwake else { return nil }
+        isAwake = MonotonicTime.now.nanoseconds &- began < Self.awakeNanoseconds
+        continue
+      }
       if received != -4 { throw SystemError(errno: CInt(-received)) }
     }
   }
