@@ -2,9 +2,9 @@
 // A file of a file system in memory, mapped, so that its bytes go to a socket and come from one
 // without a copy between.
 //
-// Nobody touches the mapping but by `BackendMapping.write`: somebody may cut the file, and then that is
-// SIGBUS. A system call that is handed the address says EFAULT instead. A hole would take memory by being read
-// through the mapping, so a file that has any is not for this.
+// Nobody touches the mapping but by `BackendMapping.write`: somebody may cut the file, and then that
+// is SIGBUS. A system call that is handed the address says EFAULT instead. A hole would take memory
+// by being read through the mapping, so a file that has any is not for this.
 //
 // The first touch of each page through a mapping costs more than the copy that it spares. A thread
 // touches all of them, many in one call, once somebody uses the mapping.

@@ -77,14 +77,15 @@ import LinuxSystem
     // Of a long payload exactly the rest: what follows it then begins at the start, unmoved.
     let missing = wanted - count
     let room = missing >= 65536 ? missing : usual - count
-    let began = waits && isAlone ? MonotonicTime.now.nanoseconds : 0
-    var isAwake = began > 0 && waitedNanoseconds < Self.awakeNanoseconds && Self.mayStayAwake
+    let isTimed = waits && isAlone
+    let began = isTimed ? MonotonicTime.now.nanoseconds : 0
+    var isAwake = isTimed && waitedNanoseconds < Self.awakeNanoseconds && Self.mayStayAwake
     while true {
       // SAFETY: `start` + `wanted` and the receive size are inside the memory, as seen to above.
       let received = unsafe clinux_recv(
         socket, memory! + end, room, waits && !isAwake ? 0 : CInt(clinux_MSG_DONTWAIT))
       if received >= 0 {
-        if began > 0 { waitedNanoseconds = MonotonicTime.now.nanoseconds &- began }
+        if isTimed { waitedNanoseconds = MonotonicTime.now.nanoseconds &- began }
         end += received
         takenByteCount &+= UInt64(received)
         return received

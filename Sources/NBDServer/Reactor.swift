@@ -72,6 +72,7 @@ final class Reactor: @unchecked Sendable {
   /// The thread ends when its sessions have.
   func stop() {
     isOver.set()
+    stopListening()
     _ = clinux_event_signal(wakeup.rawValue)
   }
 
@@ -186,19 +187,26 @@ final class Reactor: @unchecked Sendable {
       }
     } catch {
       acceptance.failed(error)
-      // They are still there: do not spin.
-      ignoreConnections(listeners)
-      if acceptsAgainAt == nil { timedCount.add(1, ordering: .relaxed) }
-      acceptsAgainAt = clinux_coarse_nanoseconds() &+ Self.acceptPauseNanoseconds
+      pauseAccepting()
     }
+  }
+
+  /// Those who wait are still there: the thread must not spin.
+  private func pauseAccepting() {
+    ignoreConnections(listening.withLock { $0.listeners })
+    if acceptsAgainAt == nil { timedCount.add(1, ordering: .relaxed) }
+    acceptsAgainAt = clinux_coarse_nanoseconds() &+ Self.acceptPauseNanoseconds
   }
 
   private func acceptAgainIfDue(_ now: UInt64) {
     guard let time = acceptsAgainAt, now >= time else { return }
-    acceptsAgainAt = nil
-    timedCount.subtract(1, ordering: .relaxed)
-    // What is there already says EEXIST, which changes nothing.
-    try? awaitConnections()
+    do {
+      try awaitConnections()
+      acceptsAgainAt = nil
+      timedCount.subtract(1, ordering: .relaxed)
+    } catch {
+      pauseAccepting()
+    }
   }
 
   private func giveTurn(_ session: Session) {

@@ -10,9 +10,9 @@ import ServerOperation
 import Synchronization
 import WireFormat
 
-/// Lines come from the thread that accepts clients and from those that serve them. They are put into
-/// words and written elsewhere, all that have come within a moment at once: a handshake costs less
-/// than its two lines, and a log that nobody reads holds up nobody.
+/// Lines come from the program's own thread and from those that serve clients. They are put into words
+/// and written elsewhere, all that have come within a moment at once: a handshake costs less than its
+/// two lines, and a log that nobody reads holds up nobody.
 final class ServerLog: Sendable {
   private typealias Line = @Sendable () -> Void
   private struct Waiting {

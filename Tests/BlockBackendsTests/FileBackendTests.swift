@@ -93,9 +93,9 @@ struct FileBackendTests {
   static func inMemory<Result>(
     _ body: (FileBackend, FileHandle) throws -> Result
   ) throws -> Result {
-    let path = "/dev/shm/rootlink-test-\(UInt64.random(in: 0 ... .max))"
-    try Data(repeating: 1, count: 1 << 20).write(to: URL(fileURLWithPath: path))
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let memory = try TemporaryDirectory(inMemory: true)
+    defer { withExtendedLifetime(memory) {} }
+    let path = try memory.file("image", [UInt8](repeating: 1, count: 1 << 20))
     return try body(
       try FileBackend(ByteString(path)),
       try FileHandle(forUpdating: URL(fileURLWithPath: path)))

@@ -170,9 +170,9 @@ struct EngineTests {
   @Test("serves a file in memory without copies, and without harm when somebody cuts it")
   func fileInMemory() throws {
     var generator = SeededGenerator(printingAs: "requests to a file in memory")
-    let path = "/dev/shm/rootlink-test-\(UInt64.random(in: 0 ... .max))"
-    try Data(contents).write(to: URL(fileURLWithPath: path))
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let memory = try TemporaryDirectory(inMemory: true)
+    defer { withExtendedLifetime(memory) {} }
+    let path = try memory.file("image", contents)
     for overTCP in [false, true] {
       let server = try ServerUnderTest(try FileBackend(ByteString(path)), overTCP: overTCP)
       let client = try server.enter()
@@ -221,9 +221,9 @@ struct EngineTests {
   @Test("writes short payloads to a file in memory in the order in which they came, cut or not")
   func shortWritesInMemory() throws {
     var generator = SeededGenerator(printingAs: "writes to a file in memory")
-    let path = "/dev/shm/rootlink-test-\(UInt64.random(in: 0 ... .max))"
-    try Data(contents).write(to: URL(fileURLWithPath: path))
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let memory = try TemporaryDirectory(inMemory: true)
+    defer { withExtendedLifetime(memory) {} }
+    let path = try memory.file("image", contents)
     let client = try ServerUnderTest(try FileBackend(ByteString(path))).enter()
     var model = contents
     for _ in 0..<6 {
