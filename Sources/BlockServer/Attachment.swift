@@ -13,7 +13,9 @@
 //   4  A connection that comes back is entered when all that its siblings had received by then is
 //      done: the client may have given one of them up, and repeated what was out on it.
 //
-// Every request of a connection passes `begin` and `end`: one lock, free but for its siblings.
+// Every request of a connection passes `begin` and `end`. Neither takes a lock unless somebody waits:
+// a connection says that it executes before it looks whether it is fenced, and whoever fences it
+// looks at that afterwards; one of the two sees the other.
 
 import BlockBackends
 import Foundation
@@ -72,7 +74,7 @@ public struct ConnectionControl: Sendable {
 }
 
 public final class Attachment: @unchecked Sendable {
-  // Unchecked: whatever changes is touched only while `condition` is locked.
+  // Unchecked: whatever changes is atomic, or touched only while `condition` is locked.
   private struct Slot {
     var generation: UInt64
     var current: AttachmentConnection?
@@ -82,10 +84,11 @@ public final class Attachment: @unchecked Sendable {
   private let condition = NSCondition()
   private var slots: [UInt16: Slot] = [:]
   private var connectionCount = 0
-  private var fence = RequestFence()
-  private var waitingCount = 0
+  private let fence = RequestFence()
+  /// Changed under the lock, by those who wait for `condition` or are about to.
+  private let waitingCount = Atomic<Int>(0)
   /// A goodbye was the last thing heard.
-  private var hasSaidGoodbye = false
+  private let hasSaidGoodbye = Atomic(false)
   private var isOver = false
   private var layer: OverlayBackend?
   private var absentSince: MonotonicTime?
@@ -125,7 +128,7 @@ public final class Attachment: @unchecked Sendable {
       var slot = slots[number] ?? Slot(generation: generation)
       slot.generation = generation
       if let older = slot.current {
-        older.isFenced = true
+        older.isFenced.store(true, ordering: .sequentiallyConsistent)
         older.control.interrupt()
         slot.fenced.append(older)
       }
@@ -133,23 +136,35 @@ public final class Attachment: @unchecked Sendable {
       slots[number] = slot
       connectionCount += 1
       absentSince = nil
-      hasSaidGoodbye = false
+      hasSaidGoodbye.store(false, ordering: .relaxed)
       condition.broadcast()  // The older one may wait for a copy of its request.
-      while let slot = slots[number], slot.fenced.contains(where: { $0.isExecuting }) {
-        // A newer one yet has come, or this one has waited for too long.
-        guard !connection.isFenced, waitForChange(until: deadline) else {
-          let isStale = connection.isFenced
-          removeLocked(connection)
-          throw isStale ? .stale(slot: number) : .predecessorBusy(slot: number)
-        }
-      }
+      try waitForPredecessors(of: connection, until: deadline)
       if claim.isResuming { try waitForSiblings(of: connection, until: deadline) }
-      if connection.isFenced {
+      if connection.isReplaced {
         removeLocked(connection)
         throw .stale(slot: number)
       }
       connection.isEntering = false
       return connection
+    }
+  }
+
+  /// Until nothing is executed that came over the slot before.
+  private func waitForPredecessors(
+    of connection: AttachmentConnection, until deadline: Deadline
+  ) throws(AttachmentRefusal) {
+    let number = connection.slot
+    waitingCount.add(1, ordering: .sequentiallyConsistent)
+    defer { waitingCount.subtract(1, ordering: .sequentiallyConsistent) }
+    while let slot = slots[number], slot.fenced.contains(where: { $0.isExecuting }) {
+      // A newer one yet has come, or this one has waited for too long.
+      guard !connection.isReplaced, !deadline.hasPassed else {
+        let isStale = connection.isReplaced
+        removeLocked(connection)
+        throw isStale ? .stale(slot: number) : .predecessorBusy(slot: number)
+      }
+      _ = condition.wait(
+        until: Date(timeIntervalSinceNow: Double(deadline.pollMilliseconds) / 1000))
     }
   }
 
@@ -166,15 +181,16 @@ public final class Attachment: @unchecked Sendable {
         owed.append((sibling, count))
       }
     }
-    waitingCount += 1
-    defer { waitingCount -= 1 }
+    waitingCount.add(1, ordering: .sequentiallyConsistent)
+    defer { waitingCount.subtract(1, ordering: .sequentiallyConsistent) }
     while true {
       owed.removeAll { sibling, byteCount in
         sibling.hasLeft || sibling.servedByteCount.load(ordering: .acquiring) >= byteCount
-          || sibling.isFenced && !sibling.isExecuting
+          || sibling.isReplaced && !sibling.isExecuting
       }
       guard let first = owed.first else { return }
-      if connection.isFenced { return }
+      if connection.isReplaced { return }
+      for (sibling, _) in owed { sibling.awaited.store(true, ordering: .relaxed) }
       guard !deadline.hasPassed else {
         removeLocked(connection)
         throw .predecessorBusy(slot: first.sibling.slot)
@@ -195,16 +211,6 @@ public final class Attachment: @unchecked Sendable {
     slots[slot].map { generation <= $0.generation } ?? false
   }
 
-  /// False when the deadline has passed.
-  private func waitForChange(until deadline: Deadline) -> Bool {
-    if deadline.hasPassed { return false }
-    waitingCount += 1
-    defer { waitingCount -= 1 }
-    _ = condition.wait(
-      until: Date(timeIntervalSinceNow: Double(deadline.pollMilliseconds) / 1000))
-    return true
-  }
-
   private func removeLocked(_ connection: AttachmentConnection) {
     guard var slot = slots[connection.slot] else { return }
     connection.hasLeft = true
@@ -214,7 +220,7 @@ public final class Attachment: @unchecked Sendable {
     connectionCount -= 1
     if connectionCount == 0 {
       absentSince = .now
-      fence = RequestFence()  // Nothing that was sent before can arrive any more.
+      fence.reset()  // Nothing that was sent before can arrive any more.
     }
     condition.broadcast()
   }
@@ -236,47 +242,59 @@ extension Attachment {
   fileprivate func begin(
     _ connection: AttachmentConnection, _ mark: RequestMark?, mayWait: Bool
   ) -> Admission {
-    locked {
-      hasSaidGoodbye = false
-      while !connection.isFenced {
-        connection.admitted = nil
-        if let mark {
-          switch fence.admit(mark) {
-          case .proceed: connection.admitted = mark
-          case .superseded: return .superseded
-          case .wait:
-            guard mayWait else { return .mustWait }
-            waitingCount += 1
-            condition.wait()
-            waitingCount -= 1
-            continue
-          }
-        }
-        connection.isExecuting = true
-        return .execute
+    if hasSaidGoodbye.load(ordering: .relaxed) { hasSaidGoodbye.store(false, ordering: .relaxed) }
+    let admission = admit(connection, mark)
+    // For a moment it was executing, and somebody may have seen that.
+    if admission != .execute { tellWaiters() }
+    guard admission == .mustWait, mayWait else { return admission }
+    return locked {
+      waitingCount.add(1, ordering: .sequentiallyConsistent)
+      defer { waitingCount.subtract(1, ordering: .sequentiallyConsistent) }
+      while true {
+        // Once more: whoever was executing may have looked for waiters before there was one. Nobody
+        // looks at this connection meanwhile.
+        let admission = admit(connection, mark)
+        guard admission == .mustWait else { return admission }
+        condition.wait()
       }
-      return .fenced
     }
+  }
+
+  private func admit(_ connection: AttachmentConnection, _ mark: RequestMark?) -> Admission {
+    connection.executingCount.add(1, ordering: .sequentiallyConsistent)
+    var admission = Admission.execute
+    if connection.isReplaced {
+      admission = .fenced
+    } else if let mark {
+      switch fence.admit(mark) {
+      case .proceed: break
+      case .wait: admission = .mustWait
+      case .superseded: admission = .superseded
+      }
+    }
+    if admission != .execute {
+      connection.executingCount.subtract(1, ordering: .sequentiallyConsistent)
+    }
+    return admission
   }
 
   /// False when a newer copy of the request will be answered instead.
-  fileprivate func end(_ connection: AttachmentConnection) -> Bool {
-    locked {
-      connection.isExecuting = false
-      var isNewest = true
-      if let mark = connection.admitted { isNewest = fence.finished(mark) }
-      if waitingCount > 0 { condition.broadcast() }
-      return isNewest
-    }
+  fileprivate func end(_ connection: AttachmentConnection, _ mark: RequestMark?) -> Bool {
+    let isNewest = mark.map { fence.finished($0) } ?? true
+    connection.executingCount.subtract(1, ordering: .sequentiallyConsistent)
+    tellWaiters()
+    return isNewest
   }
 
-  fileprivate func isReplaced(_ connection: AttachmentConnection) -> Bool {
-    locked { connection.isFenced }
+  /// Something has ended. Whoever is not seen to wait here sees for itself that it has.
+  private func tellWaiters() {
+    guard waitingCount.load(ordering: .sequentiallyConsistent) > 0 else { return }
+    locked { condition.broadcast() }
   }
 
   fileprivate func leave(_ connection: AttachmentConnection, saysGoodbye: Bool) {
     locked {
-      if saysGoodbye { hasSaidGoodbye = true }
+      if saysGoodbye { hasSaidGoodbye.store(true, ordering: .relaxed) }
       removeLocked(connection)
     }
   }
@@ -291,9 +309,9 @@ extension Attachment {
     if isDue: (_ absentSince: MonotonicTime, _ hasSaidGoodbye: Bool) -> Bool
   ) -> (isOver: Bool, layer: OverlayBackend?) {
     locked {
-      guard !isOver, let absentSince, isDue(absentSince, hasSaidGoodbye) else {
-        return (false, nil)
-      }
+      guard !isOver, let absentSince,
+        isDue(absentSince, hasSaidGoodbye.load(ordering: .relaxed))
+      else { return (false, nil) }
       isOver = true
       export.discardLayer(of: token)
       defer { layer = nil }
@@ -314,25 +332,30 @@ extension Attachment {
   var absence: MonotonicTime? { locked { absentSince } }
   var sharedLayer: OverlayBackend? { locked { layer } }
   /// Connections that wait for another, for tests.
-  var waiters: Int { locked { waitingCount } }
+  var waiters: Int { waitingCount.load(ordering: .relaxed) }
 }
 
 /// One connection of an attachment, from its entry to `leave`.
 public final class AttachmentConnection: @unchecked Sendable {
-  // Unchecked: the attachment's lock guards what changes.
+  // Unchecked: what changes is atomic, or guarded by the attachment's lock.
   private let attachment: Attachment
   fileprivate let slot: UInt16
   /// The overlay that all connections of the attachment share; nil for other exports.
   public let layer: OverlayBackend?
   fileprivate let control: ConnectionControl
   fileprivate let servedByteCount = Atomic<UInt64>(0)
-  fileprivate var isFenced = false
+  /// A newer connection has taken its slot; set under the lock.
+  fileprivate let isFenced = Atomic(false)
   fileprivate var hasLeft = false
   /// Not let in yet: nothing of it is executed.
   fileprivate var isEntering = true
-  fileprivate var isExecuting = false
-  /// What is being executed, where the fence knows it.
-  fileprivate var admitted: RequestMark?
+  /// Requests between `begin` and `end`.
+  fileprivate let executingCount = Atomic<Int>(0)
+  fileprivate let awaited = Atomic(false)
+
+  fileprivate var isExecuting: Bool {
+    executingCount.load(ordering: .sequentiallyConsistent) > 0
+  }
 
   fileprivate init(
     of attachment: Attachment, slot: UInt16, layer: OverlayBackend?, control: ConnectionControl
@@ -347,17 +370,22 @@ public final class AttachmentConnection: @unchecked Sendable {
     attachment.begin(self, mark, mayWait: mayWait)
   }
 
-  /// After each `begin` that said `execute`.
-  public func end() -> Bool { attachment.end(self) }
+  /// After each `begin` that said `execute`, with its mark. False when a newer copy of the request
+  /// will be answered instead.
+  public func end(_ mark: RequestMark?) -> Bool { attachment.end(self, mark) }
 
-  /// Before it waits for the client: all requests are done that are complete in the first so many
-  /// bytes of its stream, the handshake included.
+  /// When nothing of it is being executed, and before it waits for the client: all requests are done
+  /// that are complete in the first so many bytes of its stream, the handshake included.
   public func hasServed(_ byteCount: UInt64) {
     servedByteCount.store(byteCount, ordering: .releasing)
+    if isAwaited { awaited.store(false, ordering: .relaxed) }
   }
 
+  /// A sibling waits until it calls `hasServed`: it should come to that, and not begin more before.
+  public var isAwaited: Bool { awaited.load(ordering: .relaxed) }
+
   /// A newer connection has taken its slot.
-  public var isReplaced: Bool { attachment.isReplaced(self) }
+  public var isReplaced: Bool { isFenced.load(ordering: .sequentiallyConsistent) }
 
   /// Once, before its socket is closed. `saysGoodbye`: the client has detached its device.
   func leave(saysGoodbye: Bool) { attachment.leave(self, saysGoodbye: saysGoodbye) }

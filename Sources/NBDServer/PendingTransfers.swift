@@ -5,6 +5,8 @@
 // A slot is free, or its memory belongs to the kernel until its completion has been taken, and then
 // to a reply until that has been sent: what a disk has brought is copied once, by the socket. The
 // memory must outlive both: whoever gives the object up waits for all slots first.
+//
+//   free ──► the kernel's ──► ended ──► settled ──► free, or unsent ──► free
 
 import CLinux
 import LinuxSystem
@@ -15,6 +17,9 @@ import NBDProtocol
   struct Slot {
     var request = ExtendedRequest(command: .read, cookie: 0)
     var count = 0
+    /// Once it is settled.
+    var error = ErrorNumber.none
+    var isWanted = true
   }
 
   /// The deepest queue; the drivers of Linux and QEMU ask for up to 128.
@@ -31,9 +36,16 @@ import NBDProtocol
   /// The first `unsentCount` are those that replies still have to send.
   @unsafe private let unsentSlots: UnsafeMutablePointer<Int>
   private var unsentCount = 0
-  /// A completion with this number says that the client has sent something, or has gone.
-  private static let socketNumber = UInt64.max
-  private var awaitsSocket = false
+  /// A ring of those that are settled, in the order in which they ended.
+  @unsafe private let settledSlots: UnsafeMutablePointer<Int>
+  private var settledStart = 0
+  private var settledCount = 0
+  /// Completions with these numbers say that the client has sent something, that it takes something,
+  /// or that it has gone.
+  private static let inputNumber = UInt64.max
+  private static let outputNumber = UInt64.max - 1
+  private var awaitsInput = false
+  private var awaitsOutput = false
   @unsafe private let completions: UnsafeMutableBufferPointer<clinux_completion>
   private var completionCount = 0
   private var completionIndex = 0
@@ -44,7 +56,7 @@ import NBDProtocol
     let memory = try MappedMemory(byteCount: Self.slotCount * Self.slotByteCount)
     self.ring = ring
     self.memory = memory
-    // SAFETY of all three: freed by `deinit`, and every index used is below the count.
+    // SAFETY of all: freed by `deinit`, and every index used is below the count.
     unsafe slots = .allocate(capacity: Self.slotCount)
     unsafe slots.initialize(repeating: Slot(), count: Self.slotCount)
     unsafe freeSlots = .allocate(capacity: Self.slotCount)
@@ -54,6 +66,8 @@ import NBDProtocol
     }
     unsafe unsentSlots = .allocate(capacity: Self.slotCount)
     unsafe unsentSlots.initialize(repeating: 0, count: Self.slotCount)
+    unsafe settledSlots = .allocate(capacity: Self.slotCount)
+    unsafe settledSlots.initialize(repeating: 0, count: Self.slotCount)
     unsafe completions = .allocate(capacity: Self.slotCount)
     unsafe completions.initialize(repeating: clinux_completion())
   }
@@ -63,11 +77,14 @@ import NBDProtocol
     unsafe slots.deallocate()  // SAFETY: allocated by `init`; the elements are trivial.
     unsafe freeSlots.deallocate()
     unsafe unsentSlots.deallocate()
+    unsafe settledSlots.deallocate()
     unsafe completions.deallocate()
   }
 
   var isEmpty: Bool { freeCount == Self.slotCount }
   var hasRoom: Bool { freeCount > 0 }
+  /// There is something for `nextSettled`.
+  var hasSettled: Bool { settledCount > 0 }
 
   /// The memory of a slot, aligned to a page.
   private func buffer(_ slot: Int, _ count: Int) -> UnsafeMutableRawBufferPointer {
@@ -135,7 +152,7 @@ import NBDProtocol
     let buffer: UnsafeMutableRawBufferPointer
   }
 
-  /// The next transfer that has ended; nil when no more is known of.
+  /// The next transfer that has ended, to be settled or finished; nil when no more is known of.
   func next() -> Ended? {
     while true {
       if completionIndex == completionCount {
@@ -145,8 +162,12 @@ import NBDProtocol
       }
       let completion = unsafe completions[completionIndex]  // SAFETY: below the count.
       completionIndex += 1
-      if completion.data == Self.socketNumber {
-        awaitsSocket = false
+      if completion.data == Self.inputNumber {
+        awaitsInput = false
+        continue
+      }
+      if completion.data == Self.outputNumber {
+        awaitsOutput = false
         continue
       }
       let slot = Int(completion.data)
@@ -157,11 +178,44 @@ import NBDProtocol
     }
   }
 
-  func finish(_ ended: Ended) { free(ended.slot) }
+  /// Keeps what is to be answered, until `nextSettled`.
+  func settle(_ ended: Ended, _ error: ErrorNumber, isWanted: Bool) {
+    precondition(settledCount < Self.slotCount)
+    // SAFETY: indices below the count.
+    unsafe slots[ended.slot].error = error
+    unsafe slots[ended.slot].isWanted = isWanted
+    unsafe settledSlots[(settledStart + settledCount) % Self.slotCount] = ended.slot
+    settledCount += 1
+  }
+
+  /// What is to be answered, or forgotten if it is not wanted.
+  @safe struct Settled {
+    var slot: Int
+    var request: ExtendedRequest
+    var error: ErrorNumber
+    var isWanted: Bool
+    let buffer: UnsafeMutableRawBufferPointer
+  }
+
+  /// The next that was settled, to be finished or kept; nil when there is no more.
+  func nextSettled() -> Settled? {
+    guard settledCount > 0 else { return nil }
+    // SAFETY: indices below the count.
+    let slot = unsafe settledSlots[settledStart]
+    settledStart = (settledStart + 1) % Self.slotCount
+    settledCount -= 1
+    let used = unsafe slots[slot]
+    return unsafe Settled(
+      slot: slot, request: used.request, error: used.error, isWanted: used.isWanted,
+      buffer: buffer(slot, used.count))
+  }
+
+  /// It is not needed any more.
+  func finish(_ slot: Int) { free(slot) }
 
   /// Instead of `finish`: the memory is there until `finishSent`.
-  func keepUntilSent(_ ended: Ended) {
-    unsafe unsentSlots[unsentCount] = ended.slot  // SAFETY: there are not more slots than room.
+  func keepUntilSent(_ slot: Int) {
+    unsafe unsentSlots[unsentCount] = slot  // SAFETY: there are not more slots than room.
     unsentCount += 1
   }
 
@@ -175,14 +229,20 @@ import NBDProtocol
 
   /// Hands over what was begun, and waits until something has ended or, if a socket is given, until
   /// it can be read from.
-  func wait(orFor socket: CInt?) throws(SystemError) {
-    if let socket, !awaitsSocket {
-      try ring.queueReadable(socket, data: Self.socketNumber)
-      awaitsSocket = true
+  func wait(orToReadFrom socket: CInt?) throws(SystemError) {
+    if let socket, !awaitsInput {
+      try ring.queueReadable(socket, data: Self.inputNumber)
+      awaitsInput = true
     }
     _ = try ring.submitAndWait(nanoseconds: nil)
   }
 
-  /// Hands over what was begun.
-  func submit() throws(SystemError) { try ring.submit() }
+  /// The same, until the socket can be written to.
+  func wait(orToWriteTo socket: CInt) throws(SystemError) {
+    if !awaitsOutput {
+      try ring.queueWritable(socket, data: Self.outputNumber)
+      awaitsOutput = true
+    }
+    _ = try ring.submitAndWait(nanoseconds: nil)
+  }
 }

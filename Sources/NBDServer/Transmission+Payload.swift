@@ -65,12 +65,14 @@ extension Transmission {
       }
       // SAFETY: the bytes stay where they are until something is received.
       let piece = unsafe arrivals.next(count)
-      if UInt64(count) == now.request.length, unsafe beginPending(write: now.request, piece) {
+      var isWanted = try begin(now.request, waits: true) == .execute
+      if isWanted, UInt64(count) == now.request.length,
+        unsafe beginPending(write: now.request, piece)
+      {
         arrivals.use(count)
         payload = nil
         return true
       }
-      var isWanted = try begin(now.request, waits: true) == .execute
       var error = ErrorNumber.none
       if isWanted {
         do {
@@ -82,7 +84,7 @@ extension Transmission {
         } catch let failure {
           error = ErrorNumber(failure)
         }
-        isWanted = end()
+        isWanted = end(now.request)
       }
       arrivals.use(count)
       payload?.offset &+= UInt64(count)

@@ -2,11 +2,14 @@
 // Requests that wait for a disk, while the others of the connection go on. Their replies leave in
 // the order in which the disk is done, which the protocol allows.
 //
-// Only for clients without an attachment: an attachment wants to know, one by one, what is begun
-// and what has ended.
+//   begin ──► the disk ──► settled: end ──► collected: replied ──► sent
+//
+// Whoever takes the place of a connection waits for the ends of what it has begun, so nothing may
+// wait for the client while there are such: not the thread, either, once there is an attachment.
 
 import BlockBackends
 import BlockServer
+import CLinux
 import LinuxSystem
 import NBDProtocol
 
@@ -17,11 +20,13 @@ extension Transmission {
   mutating func leaveThread() {
     precondition(!hasPending)
     pending = nil
+    mayNotWaitInSocket = false  // The reactor's sockets do not wait anyway.
   }
 
-  /// Begins a READ that has to wait for its medium; false when that has to be done in place.
+  /// Between `begin` and `end`. Begins a READ that has to wait for its medium; false when that has to
+  /// be done in place. `settlePending` calls `end`.
   mutating func beginPending(read request: ExtendedRequest, _ range: Range<UInt64>) -> Bool {
-    guard mayPend, attached == nil, request.length <= UInt64(PendingTransfers.slotByteCount)
+    guard mayPend, request.length <= UInt64(PendingTransfers.slotByteCount)
     else { return false }
     let place =
       backend.directRange(of: range).map {
@@ -37,18 +42,16 @@ extension Transmission {
     }
   }
 
-  /// Begins a WRITE past the page cache, whose whole payload is there; false when that has to be
-  /// done in place.
+  /// As above, a WRITE past the page cache whose whole payload is there.
   mutating func beginPending(write request: ExtendedRequest, _ payload: UnsafeRawBufferPointer)
     -> Bool
   {
-    guard mayPend, attached == nil, payload.count <= PendingTransfers.slotByteCount,
+    guard mayPend, payload.count <= PendingTransfers.slotByteCount,
       let place = backend.directRange(
         of: request.offset..<(request.offset + UInt64(payload.count))),
       hasRoomForPending()
     else { return false }
     do {
-      try lookForClient()
       // SAFETY: the bytes are copied before the call returns.
       try unsafe pending?.write(
         request, payload, to: place.descriptor, at: place.offset,
@@ -63,29 +66,68 @@ extension Transmission {
     if pending == nil {
       do { pending = try PendingTransfers() } catch { mayPend = false }
     }
-    return pending?.hasRoom == true
+    guard pending?.hasRoom == true else { return false }
+    if attached != nil, !mayNotWaitInSocket {
+      guard clinux_set_blocking(socket, 0) == 0 else { return false }
+      mayNotWaitInSocket = true
+    }
+    return true
   }
 
-  /// Answers what has ended.
-  mutating func collectPending() throws(SessionEnding) {
+  /// Waits in place save calls. Before the thread waits for the client, with nothing on the disk.
+  mutating func waitInSocketAgain() {
+    guard mayNotWaitInSocket, !hasPending else { return }
+    if clinux_set_blocking(socket, 1) == 0 { mayNotWaitInSocket = false }
+  }
+
+  /// Until the socket may take more, or the disk is done with something.
+  mutating func waitToSend() throws(SessionEnding) {
+    guard pending != nil else {
+      // The socket would not be told to wait again.
+      _ = clinux_poll(socket, CShort(clinux_POLLOUT), -1)
+      return
+    }
+    do {
+      try pending?.wait(orToWriteTo: socket)
+    } catch {
+      throw .notSetUp(error)
+    }
+    settlePending()
+  }
+
+  /// Ends what the disk is done with. Never waits for the client.
+  private mutating func settlePending() {
     while let ended = pending?.next() ?? nil {
       // SAFETY: the buffer is the slot's until `finish`.
       let buffer = unsafe ended.buffer
       var error = ErrorNumber.none
       if ended.result != buffer.count { error = unsafe doInPlace(ended.request, buffer) }
+      pending?.settle(ended, error, isWanted: end(ended.request))
+    }
+  }
+
+  /// Answers what has ended.
+  mutating func collectPending() throws(SessionEnding) {
+    settlePending()
+    while let settled = pending?.nextSettled() ?? nil {
+      guard settled.isWanted else {
+        pending?.finish(settled.slot)
+        continue
+      }
       _ = try makeRoom(for: ReplyStyle.headByteCountMaximum, waits: true)
-      if ended.request.command == .read && error == .none {
-        replyHead(of: ended.request, byteCount: buffer.count)
-        unsafe replies.append(buffer)  // SAFETY: kept until `send` says that it is sent.
-        pending?.keepUntilSent(ended)
+      let count = unsafe settled.buffer.count
+      if settled.request.command == .read && settled.error == .none {
+        replyHead(of: settled.request, byteCount: count)
+        unsafe replies.append(settled.buffer)  // SAFETY: kept until `send` says that it is sent.
+        pending?.keepUntilSent(settled.slot)
         tally.reads &+= 1
-        tally.readBytes &+= UInt64(buffer.count)
+        tally.readBytes &+= UInt64(count)
       } else {
-        reply(error, to: ended.request)
-        pending?.finish(ended)
-        if error == .none {
+        reply(settled.error, to: settled.request)
+        pending?.finish(settled.slot)
+        if settled.error == .none {
           tally.writes &+= 1
-          tally.writtenBytes &+= UInt64(buffer.count)
+          tally.writtenBytes &+= UInt64(count)
         }
       }
     }
@@ -109,9 +151,10 @@ extension Transmission {
     }
   }
 
-  /// Waits until the disk is done with something or the client has sent something, which is taken, or
+  /// Waits until there is something to collect or the client has sent something, which is taken, or
   /// has ended its stream.
   mutating func waitForPending(takesRequests: Bool) throws(SessionEnding) {
+    if pending?.hasSettled == true { return }
     let takesRequests = takesRequests && pending?.hasRoom == true
     if takesRequests {
       do {
@@ -124,7 +167,7 @@ extension Transmission {
       }
     }
     do {
-      try pending?.wait(orFor: takesRequests ? socket : nil)
+      try pending?.wait(orToReadFrom: takesRequests ? socket : nil)
     } catch {
       throw .notSetUp(error)
     }
@@ -133,9 +176,13 @@ extension Transmission {
   /// Waits for everything and answers nothing: the kernel may still write into the memory.
   mutating func discardPending() {
     pending?.finishSent()
+    while let settled = pending?.nextSettled() ?? nil { pending?.finish(settled.slot) }
     while hasPending {
-      do { try pending?.wait(orFor: nil) } catch { pause(milliseconds: 10) }
-      while let ended = pending?.next() ?? nil { pending?.finish(ended) }
+      do { try pending?.wait(orToReadFrom: nil) } catch { pause(milliseconds: 10) }
+      while let ended = pending?.next() ?? nil {
+        _ = end(ended.request)
+        pending?.finish(ended.slot)
+      }
     }
     pending = nil
   }

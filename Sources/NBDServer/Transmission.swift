@@ -73,6 +73,9 @@ struct Transmission: ~Copyable {
   var pending: PendingTransfers?
   /// False when the system gives no ring.
   var mayPend = true
+  /// Whoever takes this connection's place waits for what the disk is at work on, and so that must
+  /// not wait for the client: the socket has been told so, and the ring waits for both.
+  var mayNotWaitInSocket = false
   /// Nil while nothing is under way.
   private var buffers: SessionBuffers?
 
@@ -149,7 +152,9 @@ struct Transmission: ~Copyable {
       publish()
       guard try send(waits: waits) else { return .output }
       if hasPending {
-        let isOver = ending != nil || payload == nil && isStopping.isSet
+        let isOver =
+          ending != nil || payload == nil && isStopping.isSet
+          || attached?.connection.isAwaited == true
         try waitForPending(takesRequests: !isOver)
         continue
       }
@@ -260,7 +265,7 @@ extension Transmission {
           request, query: UnsafeRawBufferPointer(rebasing: bytes[terms.style.requestByteCount...]))
       default: error = .einval
       }
-      guard end() else {
+      guard end(request) else {
         arrivals.use(usedByteCount)
         return nil
       }
@@ -299,8 +304,13 @@ extension Transmission {
     let mark = RequestMark(request.cookie, attached.identity.flags)
     var admission = attached.connection.begin(mark, mayWait: false)
     if admission == .mustWait, waits {
-      // What is answered must not wait with it.
+      // What is answered must not wait with it, and nothing of this connection be waited for.
       _ = try send(waits: true)
+      while hasPending {
+        try waitForPending(takesRequests: false)
+        try collectPending()
+        _ = try send(waits: true)
+      }
       admission = attached.connection.begin(mark, mayWait: true)
     }
     if admission == .fenced { throw .replaced }
@@ -318,7 +328,10 @@ extension Transmission {
   }
 
   /// False when the answer is not wanted any more.
-  func end() -> Bool { attached?.connection.end() ?? true }
+  func end(_ request: ExtendedRequest) -> Bool {
+    guard let attached else { return true }
+    return attached.connection.end(RequestMark(request.cookie, attached.identity.flags))
+  }
 
   /// EINVAL for a flag that is unknown, or not valid with this command on this export.
   private func invalidFlags(of request: ExtendedRequest) -> ErrorNumber {
@@ -370,7 +383,7 @@ extension Transmission {
       let pieces = holes.pieces(of: range, in: backend, alignment: rules.alignment)
       if !pieces.isEmpty {
         let result = readPieces(pieces, from: range.lowerBound, for: request)
-        let isWanted = end()
+        let isWanted = end(request)
         arrivals.use(terms.style.requestByteCount)
         if isWanted { finishRead(request, result.error, count, inMemory: result.byteCount) }
         return nil
@@ -397,7 +410,7 @@ extension Transmission {
         isDone = true
       }
     }
-    let isWanted = end()
+    let isWanted = end(request)
     guard isDone else { return .medium }
     arrivals.use(terms.style.requestByteCount)
     guard isWanted else { return nil }
@@ -438,10 +451,22 @@ extension Transmission {
     replies.mustLeave(before: count) ? try send(waits: waits) : true
   }
 
+  /// False when the socket takes no more now.
   mutating func send(waits: Bool) throws(SessionEnding) -> Bool {
     let count = replies.memoryByteCount
+    if waits { waitInSocketAgain() }
+    while try !sendOnce(waits: waits && !mayNotWaitInSocket) {
+      guard waits, mayNotWaitInSocket else { return false }
+      try waitToSend()
+    }
+    pending?.finishSent()
+    buffers?.discardOutput(after: count)
+    return true
+  }
+
+  private mutating func sendOnce(waits: Bool) throws(SessionEnding) -> Bool {
     do {
-      guard try replies.send(waits: waits) else { return false }
+      return try replies.send(waits: waits)
     } catch {
       switch error {
       case .socket(let error): throw .vanished(error)
@@ -450,9 +475,6 @@ extension Transmission {
         throw .mediumFailed(error)
       }
     }
-    pending?.finishSent()
-    buffers?.discardOutput(after: count)
-    return true
   }
 
   /// False when nothing is there now.
@@ -465,6 +487,7 @@ extension Transmission {
       let isKept = payload.error == .none && payload.isWanted
       wanted = isKept ? Int(min(Self.pieceByteCount, payload.left)) : 1
     }
+    if waits { waitInSocketAgain() }
     let count: Int
     do {
       let received = try arrivals.receive(

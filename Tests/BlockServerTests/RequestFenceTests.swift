@@ -4,13 +4,6 @@ import Testing
 
 @testable import BlockServer
 
-/// The fence behind a reference: an expectation cannot change a value.
-private final class Fence {
-  private var fence = RequestFence()
-  func admit(_ mark: RequestMark) -> RequestFence.Verdict { fence.admit(mark) }
-  func finished(_ mark: RequestMark) -> Bool { fence.finished(mark) }
-}
-
 @Suite("The fence of requests")
 struct RequestFenceTests {
   private func mark(_ tag: UInt32, _ counter: UInt32) -> RequestMark {
@@ -19,7 +12,7 @@ struct RequestFenceTests {
 
   @Test("lets a tag pass again and again while its counter grows")
   func growing() {
-    let fence = Fence()
+    let fence = RequestFence()
     for counter: UInt32 in [1, 2, 2, 3, 1000] {
       #expect(fence.admit(mark(7, counter)) == .proceed)
       #expect(fence.finished(mark(7, counter)))
@@ -29,7 +22,7 @@ struct RequestFenceTests {
 
   @Test("forgets what is older than a copy that has been seen, finished or not")
   func older() {
-    let fence = Fence()
+    let fence = RequestFence()
     #expect(fence.admit(mark(7, 5)) == .proceed)
     #expect(fence.admit(mark(7, 4)) == .superseded)
     #expect(fence.finished(mark(7, 5)))
@@ -39,7 +32,7 @@ struct RequestFenceTests {
 
   @Test("lets a repeat wait for the older copy, whose answer nobody wants then")
   func repeats() {
-    let fence = Fence()
+    let fence = RequestFence()
     #expect(fence.admit(mark(7, 1)) == .proceed)
     #expect(fence.admit(mark(7, 2)) == .wait)
     // A newer one yet: of those that wait only the newest is executed.
@@ -54,7 +47,7 @@ struct RequestFenceTests {
 
   @Test("knows that the counter begins anew after its end")
   func wrapping() {
-    let fence = Fence()
+    let fence = RequestFence()
     #expect(fence.admit(mark(1, .max)) == .proceed)
     #expect(fence.finished(mark(1, .max)))
     #expect(fence.admit(mark(1, 0)) == .proceed)
@@ -65,7 +58,7 @@ struct RequestFenceTests {
   @Test(
     "has no order for tags that are of no queue", arguments: [4096, 0x0001_0000, .max] as [UInt32])
   func unordered(tag: UInt32) {
-    let fence = Fence()
+    let fence = RequestFence()
     for counter: UInt32 in [5, 4, 5, 0] { #expect(fence.admit(mark(tag, counter)) == .proceed) }
     #expect(fence.finished(mark(tag, 4)))
     #expect(fence.admit(mark(4095, 5)) == .proceed)
@@ -77,7 +70,7 @@ struct RequestFenceTests {
   @Test("keeps its promises for any marks in any order")
   func randomMarks() {
     var random = SeededGenerator(printingAs: "marks")
-    let fence = Fence()
+    let fence = RequestFence()
     var running: [UInt32: UInt32] = [:]
     var newest: [UInt32: UInt32] = [:]
     for _ in 0..<50_000 {

@@ -16,10 +16,12 @@ private func cookie(tag: UInt32, _ counter: UInt32) -> UInt64 {
   UInt64(counter) << 32 | UInt64(tag)
 }
 
-/// A WRITE of one byte, four times.
-private func write(_ byte: UInt8, cookie: UInt64, offset: UInt64 = 0) -> [UInt8] {
-  Request(command: .write, cookie: cookie, offset: offset, length: 4).encoded
-    + [UInt8](repeating: byte, count: 4)
+/// A WRITE of one byte, `count` times.
+private func write(
+  _ byte: UInt8, cookie: UInt64, offset: UInt64 = 0, count: Int = 4
+) -> [UInt8] {
+  Request(command: .write, cookie: cookie, offset: offset, length: UInt32(count)).encoded
+    + [UInt8](repeating: byte, count: count)
 }
 
 @Suite("A connection that takes another one's place")
@@ -291,6 +293,33 @@ struct RepeatedRequestTests {
   /// random, finds in the end what it wrote last.
   @Test("ends with what was written last, whatever happens to connections on the way")
   func randomFaults() throws {
+    try endWithWhatWasWrittenLast(on: server, blockByteCount: 4) { isSlow in
+      backend.switchTo(isSlow ? .milliseconds(1) : .none, for: .write)
+    } read: { offset in
+      memory.bytes[offset]
+    }
+  }
+
+  @Test("ends with what was written last on a disk that is at work on many at once")
+  func randomFaultsPastThePageCache() throws {
+    let directory = try TemporaryDirectory()
+    let file = try FileBackend(
+      ByteString(directory.file("disk")), options: .direct, byteCount: 16 * 4096)
+    #expect(file.directRange(of: 0..<4096) != nil)
+    try endWithWhatWasWrittenLast(on: ServerUnderTest(file), blockByteCount: 4096) { _ in
+    } read: { offset in
+      // SAFETY: freed below; as large and aligned as the file wants it.
+      let block = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
+      defer { unsafe block.deallocate() }
+      try unsafe file.read(into: block, at: UInt64(offset))
+      return unsafe block[0]
+    }
+  }
+
+  private func endWithWhatWasWrittenLast(
+    on server: ServerUnderTest, blockByteCount: Int, delay: (Bool) -> Void,
+    read: (Int) throws -> UInt8
+  ) throws {
     var random = SeededGenerator(printingAs: "takeovers")
     let blockCount = 16
     var model = [UInt8](repeating: 0, count: blockCount)
@@ -307,8 +336,7 @@ struct RepeatedRequestTests {
       let block = Int.random(in: 0..<blockCount, using: &random)
       let value = UInt8.random(in: 1...255, using: &random)
       let copies = Int.random(in: 1...3, using: &random)
-      backend.switchTo(
-        Bool.random(using: &random) ? .milliseconds(1) : .none, for: .write)
+      delay(Bool.random(using: &random))
       var last = 0
       for copy in 0..<copies {
         counters[block] += 1
@@ -322,19 +350,21 @@ struct RepeatedRequestTests {
         let id = cookie(tag: UInt32(block), counters[block])
         // Older copies carry an older value, which must never be seen again.
         try clients[last].send(
-          write(isLast ? value : value &+ 1, cookie: id, offset: UInt64(block) * 4))
+          write(
+            isLast ? value : value &+ 1, cookie: id, offset: UInt64(block * blockByteCount),
+            count: blockByteCount))
       }
       let wanted = cookie(tag: UInt32(block), counters[block])
       while try clients[last].reply().cookie != wanted {}
       model[block] = value
     }
-    backend.switchTo(.none)
+    delay(false)
     for client in clients {
       try client.send(Request(command: .disconnect, cookie: 0).encoded)
       _ = try client.receiveToEnd()
     }
     try server.waitForEnd()
-    let found = (0..<blockCount).map { memory.bytes[$0 * 4] }
+    let found = try (0..<blockCount).map { try read($0 * blockByteCount) }
     #expect(found == model, "seed \(random.seed)")
   }
 }

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests of an attachment that a disk is at work on. The disk is a pipe: it is done with a transfer
+// when the test says so, and the ring of the session waits for it as it waits for a disk.
+
+import BlockBackends
+import BlockServer
+import Foundation
+import NBDProtocol
+import NBDServer
+import Synchronization
+import TestSupport
+import Testing
+import WireFormat
+
+/// Short transfers end when the test wants it; others are executed in place, at once.
+private final class PipeDisk: BlockBackend {
+  let byteCount: UInt64 = 64 << 20
+  let blockSizes = BackendBlockSizes(minimum: 1, preferred: 4096)
+  let capabilities: BackendCapabilities = [.write, .isShared]
+  private let reads = Pipe()
+  private let writes = Pipe()
+  private let holdsWrites: Bool
+  private let counts = Mutex((begun: 0, inPlace: 0))
+
+  init(holdsWrites: Bool = false) {
+    self.holdsWrites = holdsWrites
+    // Source: F_SETPIPE_SZ in Linux `include/uapi/linux/fcntl.h`.
+    #expect(fcntl(writes.fileHandleForWriting.fileDescriptor, 1031, 4096) == 4096)
+    writes.fileHandleForWriting.write(Data(count: 4096))
+  }
+
+  /// Transfers that have been given to the ring.
+  var begunCount: Int { counts.withLock { $0.begun } }
+  /// Reads that the session's thread has done itself.
+  var inPlaceCount: Int { counts.withLock { $0.inPlace } }
+
+  /// Lets one transfer of four bytes end.
+  func finishOne(with byte: UInt8 = 0) {
+    if holdsWrites {
+      // A pipe takes more when a page of it is free.
+      _ = writes.fileHandleForReading.readData(ofLength: 4096)
+    } else {
+      reads.fileHandleForWriting.write(Data(repeating: byte, count: 4))
+    }
+  }
+
+  func fileRange(of range: Range<UInt64>) -> BackendFileRange? {
+    guard range.count == 4, !holdsWrites else { return nil }
+    counts.withLock { $0.begun += 1 }
+    return BackendFileRange(descriptor: reads.fileHandleForReading.fileDescriptor, offset: 0)
+  }
+  func directRange(of range: Range<UInt64>) -> BackendDirectRange? {
+    guard range.count == 4, holdsWrites else { return nil }
+    counts.withLock { $0.begun += 1 }
+    return BackendDirectRange(
+      descriptor: writes.fileHandleForWriting.fileDescriptor, offset: 0, isSync: false)
+  }
+  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(BackendError) {
+    counts.withLock { $0.inPlace += 1 }
+  }
+  func write(
+    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool
+  ) throws(BackendError) {}
+  func writeZeroes(
+    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
+  ) throws(BackendError) {}
+  func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {}
+  func flush() throws(BackendError) {}
+}
+
+private func cookie(tag: UInt32, _ counter: UInt32) -> UInt64 {
+  UInt64(counter) << 32 | UInt64(tag)
+}
+
+private func read(tag: UInt32, _ counter: UInt32, length: UInt32 = 4) -> [UInt8] {
+  Request(command: .read, cookie: cookie(tag: tag, counter), length: length).encoded
+}
+
+private func flush(tag: UInt32, _ counter: UInt32) -> Request {
+  Request(command: .flush, cookie: cookie(tag: tag, counter))
+}
+
+@Suite("A request of an attachment that the disk is at work on")
+struct PendingTests {
+  private let disk = PipeDisk()
+
+  private func enter(_ server: ServerUnderTest, slot: UInt16 = 0) throws -> TestClient {
+    try server.enter(as: identity(1, slot: slot, .countedCookies))
+  }
+
+  @Test("holds up none of the others of its connection")
+  func others() throws {
+    let server = try ServerUnderTest(disk)
+    let client = try enter(server)
+    try client.send(read(tag: 1, 1) + read(tag: 2, 1))
+    try wait("both reads") { disk.begunCount == 2 }
+    #expect(try client.ask(flush(tag: 3, 1)) == .none)
+    for byte: UInt8 in [7, 8] {
+      disk.finishOne(with: byte)
+      #expect(try client.reply().error == .none)
+      #expect(try client.receive(4) == [byte, byte, byte, byte])
+    }
+    // The thread waits in its socket again.
+    #expect(try client.ask(flush(tag: 3, 2)) == .none)
+  }
+
+  @Test("is done before a newer connection has the slot", arguments: [false, true])
+  func takeover(ofWrite: Bool) throws {
+    let disk = PipeDisk(holdsWrites: ofWrite)
+    let server = try ServerUnderTest(disk)
+    let old = try enter(server)
+    let request = Request(
+      command: ofWrite ? .write : .read, cookie: cookie(tag: 1, 1), length: 4)
+    try old.send(request.encoded + (ofWrite ? [1, 1, 1, 1] : []))
+    try wait("the request") { disk.begunCount == 1 }
+    let new = try server.ask(as: identity(2, .countedCookies))
+    try wait("the takeover") { server.attachments.waiters == 1 }
+    #expect(try !new.hasInput(within: 30), "it was let in too early")
+    disk.finishOne()
+    _ = try new.receive(OptionReplyHeader.byteCount + 12 + OptionReplyHeader.byteCount)
+    #expect(try new.ask(flush(tag: 1, 2)) == .none)
+    #expect(try old.receiveToEnd().isEmpty)
+    try wait("the older one's end") { server.registry.connectionCount == 1 }
+    #expect(server.closings.map(\.reason) == ["a newer connection of this client took its place"])
+  }
+
+  @Test("is waited for by its newer copy on another connection, which alone is answered")
+  func repeated() throws {
+    let server = try ServerUnderTest(disk)
+    let old = try enter(server)
+    let sibling = try enter(server, slot: 1)
+    try old.send(read(tag: 5, 1))
+    try wait("the older copy") { disk.begunCount == 1 }
+    // What the sibling has on the disk itself is not kept waiting, either.
+    try sibling.send(read(tag: 6, 1) + read(tag: 5, 2))
+    try wait("the sibling's own") { disk.begunCount == 2 }
+    disk.finishOne(with: 1)
+    disk.finishOne(with: 2)
+    try wait("the newer copy") { disk.begunCount == 3 }
+    disk.finishOne(with: 3)
+    #expect(try sibling.reply().cookie == cookie(tag: 6, 1))
+    _ = try sibling.receive(4)
+    #expect(try sibling.reply().cookie == cookie(tag: 5, 2))
+    #expect(try sibling.receive(4) == [3, 3, 3, 3])
+    #expect(try old.ask(flush(tag: 7, 1)) == .none)
+  }
+
+  /// The client has given the connection up and reads nothing from it any more.
+  @Test("ends though its connection's client takes no answers")
+  func unreadAnswers() throws {
+    let server = try ServerUnderTest(disk)
+    let old = try enter(server)
+    let sibling = try enter(server, slot: 1)
+    try old.send(read(tag: 5, 1))
+    try wait("the older copy") { disk.begunCount == 1 }
+    // More than a socket takes, and more than a session keeps.
+    for counter: UInt32 in 1...3 { try old.send(read(tag: 9, counter, length: 16 << 20)) }
+    try wait("the long reads") { disk.inPlaceCount >= 1 }
+    try sibling.send(read(tag: 5, 2))
+    try wait("the repeat") { server.attachments.waiters == 1 }
+    disk.finishOne(with: 1)
+    try wait("the newer copy") { disk.begunCount == 2 }
+    disk.finishOne(with: 2)
+    #expect(try sibling.reply() == SimpleReply(error: .none, cookie: cookie(tag: 5, 2)))
+    #expect(try sibling.receive(4) == [2, 2, 2, 2])
+  }
+
+  @Test("is done before a connection that comes back is let in, and so is what came behind it")
+  func siblings() throws {
+    let server = try ServerUnderTest(disk, overTCP: true)
+    let dead = try enter(server, slot: 1)
+    try dead.send(read(tag: 1, 1))
+    try wait("the first read") { disk.begunCount == 1 }
+    let new = try server.ask(as: identity(2, slot: 0, [.resume, .countedCookies]))
+    try wait("the return") { server.attachments.waiters == 1 }
+    // What comes from now on is not waited for, and does not keep the other waiting.
+    for tag: UInt32 in 2...9 { try dead.send(read(tag: tag, 1)) }
+    #expect(try !new.hasInput(within: 30), "it was let in too early")
+    disk.finishOne()
+    _ = try new.receive(OptionReplyHeader.byteCount + 12 + OptionReplyHeader.byteCount)
+    #expect(try new.ask(flush(tag: 1, 2)) == .none)
+    for _ in 2...9 { disk.finishOne() }
+    for _ in 1...9 {
+      #expect(try dead.reply().error == .none)
+      _ = try dead.receive(4)
+    }
+  }
+}
