@@ -12,12 +12,16 @@ public struct AllocationFlags: OptionSet, Sendable {
 
   /// Takes no space; a write may find that there is none.
   public static let hole = AllocationFlags(rawValue: 1 << 0)
+  /// Reads as zeroes.
   public static let zero = AllocationFlags(rawValue: 1 << 1)
 }
 
+/// One run of an export's bytes that have the same `flags`; where it begins follows from those
+/// before it.
 public struct ExtentStatus: Equatable, Sendable {
   /// Not 0; at most 32 bits in the compact form.
   public var byteCount: UInt64
+  /// Bits without a name here are kept as the peer sent them.
   public var flags: AllocationFlags
 
   public init(byteCount: UInt64, flags: AllocationFlags) {
@@ -32,9 +36,12 @@ public struct BlockStatusChunk: Equatable, Sendable, WireEncodable {
   /// Source: NBD `doc/proto.md`: a client may hang up on more.
   public static let extentCountMaximum = 1 << 20
 
+  /// The number that the server gave the context when it was set; `MetaContext.allocationID` of
+  /// this server.
   public var contextID: UInt32
   /// At least one.
   public var extents: [ExtentStatus]
+  /// In the form of BLOCK_STATUS_EXT: with extended headers, and only with them.
   public var isExtended: Bool
 
   public init(contextID: UInt32, extents: [ExtentStatus], isExtended: Bool) {
@@ -43,6 +50,8 @@ public struct BlockStatusChunk: Equatable, Sendable, WireEncodable {
     self.isExtended = isExtended
   }
 
+  /// Takes all of a chunk's payload. Refuses no extent at all, more than `extentCountMaximum`, a
+  /// count that differs from the extents that are there, and an extent of length 0.
   public init(decoding bytes: Span<UInt8>, isExtended: Bool) throws(WireError) {
     let (head, each) = isExtended ? (8, 16) : (4, 8)
     guard bytes.count >= head + each, (bytes.count - head) % each == 0 else {
@@ -75,6 +84,7 @@ public struct BlockStatusChunk: Equatable, Sendable, WireEncodable {
     }
   }
 
+  /// What the chunk's header must name.
   public var type: ChunkType { isExtended ? .blockStatusExtended : .blockStatus }
 
   public var encodedByteCount: Int { isExtended ? 8 + 16 * extents.count : 4 + 8 * extents.count }
@@ -98,6 +108,7 @@ public struct BlockStatusChunk: Equatable, Sendable, WireEncodable {
 public struct BlockStatusQuery: Equatable, Sendable, WireEncodable {
   /// No server has as many contexts.
   public static let contextCountMaximum = 64
+  /// The longest payload that decodes.
   public static let byteCountMaximum = 8 + 4 * contextCountMaximum
 
   /// Of the range, from the request's offset.
@@ -110,6 +121,8 @@ public struct BlockStatusQuery: Equatable, Sendable, WireEncodable {
     self.contextIDs = contextIDs
   }
 
+  /// Takes all of a request's payload. Refuses one without a context, more contexts than
+  /// `contextCountMaximum`, and a context that is there twice.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count >= 12, bytes.count % 4 == 0 else {
       throw .byteCount(expected: 12, actual: bytes.count)

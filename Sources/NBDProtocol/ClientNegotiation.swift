@@ -19,6 +19,7 @@ public struct NegotiatedExport: Equatable, Sendable {
   public var name: ByteString
   /// In bytes.
   public var byteCount: UInt64
+  /// As the server sent them, with the bits that have no name here.
   public var flags: TransmissionFlags
   /// Nil when the server did not say; then the defaults hold.
   public var blockSizes: BlockSizes?
@@ -37,6 +38,7 @@ public struct NegotiatedExport: Equatable, Sendable {
   }
 }
 
+/// The handshake of one connection, from its first byte to the export: see the head of this file.
 public struct ClientNegotiation: Sendable {
   /// One server sends four; more than this is not an answer but an attack.
   public static let informationReplyCountMaximum = 32
@@ -82,6 +84,7 @@ public struct ClientNegotiation: Sendable {
     }
   }
 
+  /// Nil until the server has let the client in; from then on the stream carries transmission.
   public var finishedExport: NegotiatedExport? {
     if case .finished(let export) = state { return export }
     return nil

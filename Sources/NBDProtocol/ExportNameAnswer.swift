@@ -8,9 +8,12 @@ import WireFormat
 public struct ExportNameAnswer: Equatable, Sendable, WireEncodable {
   /// Without the padding.
   public static let byteCount = 10
+  /// Zeroes that say nothing. Source: NBD `doc/proto.md`, "NBD_OPT_EXPORT_NAME".
   public static let paddingByteCount = 124
 
+  /// The size of the export, in bytes.
   public var exportByteCount: UInt64
+  /// What the export can do; here the server cannot say more about it.
   public var flags: TransmissionFlags
 
   public init(exportByteCount: UInt64, flags: TransmissionFlags) {
@@ -18,6 +21,7 @@ public struct ExportNameAnswer: Equatable, Sendable, WireEncodable {
     self.flags = flags
   }
 
+  /// Takes the answer without its padding: exactly `byteCount` bytes.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)

@@ -12,15 +12,23 @@ public import WireFormat
 
 /// Why a reconnection did not reach the export. No payload that would need memory.
 public enum ReentryError: Error, Equatable, Sendable {
+  /// The greeting has a wrong magic: also an oldstyle server.
   case notAnNBDServer
+  /// The peer speaks NBD and breaks its rules, or is no longer the fixed newstyle server that it
+  /// was.
   case violation
+  /// GO was answered ERR_UNKNOWN: the server has no export of this name now.
   case unknownExport
+  /// The session option or GO was answered ERR_TLS_REQD, and this client has no TLS.
   case tlsRequired
   /// A newer connection of this attachment is there already, or what it wrote is not.
   case sessionRefused
+  /// GO was answered with an error that has no case of its own here.
   case refused
+  /// The block sizes break the rules of `BlockSizes`.
   case invalidBlockSizes
 
+  /// For a log line, behind the server's address; without values, for those would need memory.
   public var text: StaticString {
     switch self {
     case .notAnNBDServer: "what listens there is no NBD server"
@@ -36,8 +44,11 @@ public enum ReentryError: Error, Equatable, Sendable {
 
 /// What a server shows under the name at a reconnection.
 public struct ReenteredExport: Equatable, Sendable {
+  /// In bytes; to be compared with the device's before it is used again.
   public var byteCount: UInt64 = 0
+  /// As the server sent them this time.
   public var flags: TransmissionFlags = []
+  /// Nil when the server did not say; then the defaults hold.
   public var blockSizes: BlockSizes?
 
   public init(
@@ -49,6 +60,8 @@ public struct ReenteredExport: Equatable, Sendable {
   }
 }
 
+/// The handshakes of one attachment's reconnections, one after the other: see the head of this
+/// file.
 public struct ExportReentry: Sendable {
   /// What to send after bytes were taken.
   public enum Answer: Equatable, Sendable { case nothing, opening, exportName }
@@ -67,6 +80,7 @@ public struct ExportReentry: Sendable {
 
   /// The messages: complete, but for the generation in `opening` and the flags before it.
   public private(set) var opening: [UInt8]
+  /// The option EXPORT_NAME, to be sent at `Answer.exportName`: to a server that has no GO.
   public let exportName: [UInt8]
   private let hasIdentity: Bool
   private let generationOffset: Int
@@ -77,6 +91,7 @@ public struct ExportReentry: Sendable {
   private var hasInformation = false
   private var skipsZeroes = false
   private var isSessionAnswered: Bool
+  /// What the server has said since `restart`; complete only when `isFinished`.
   public private(set) var export = ReenteredExport()
 
   /// Allocates; everything after it does not. `identity` as for `ClientNegotiation`.
@@ -116,6 +131,7 @@ public struct ExportReentry: Sendable {
     }
   }
 
+  /// The export was entered: all bytes from now on belong to transmission.
   public var isFinished: Bool { state == .finished }
 
   /// How many bytes `receive` takes next, at most `chunkByteCount`; 0 when finished.

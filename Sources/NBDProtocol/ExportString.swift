@@ -5,6 +5,7 @@ import WireFormat
 
 /// Source: NBD `doc/proto.md`, "Values": UTF-8 without NUL, at most 4096 bytes.
 public enum ExportString {
+  /// Of every string; a longer one is refused, sent or received.
   public static let byteCountMaximum = 4096
 
   /// Copies `range` of `bytes` after its length and its bytes have been looked at. `range` lies

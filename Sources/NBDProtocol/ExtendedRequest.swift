@@ -7,10 +7,14 @@ import WireFormat
 /// All big-endian; payload follows when PAYLOAD_LEN is set, `length` bytes of it.
 /// Source: NBD `doc/proto.md` of the branch `extension-ext-header`, "Extended request message".
 public struct ExtendedRequest: Equatable, Sendable, WireEncodable {
+  /// Of the request without its payload.
   public static let byteCount = 32
+  /// NBD_EXTENDED_REQUEST_MAGIC, where a compact request has `Request.magic`.
   public static let magic: UInt32 = 0x21e4_1c71
 
+  /// A set with bits that have no name here is kept, for the server to refuse.
   public var flags: CommandFlags
+  /// A number without a name here is kept, for the server to refuse.
   public var command: CommandCode
   /// Opaque; comes back in the reply.
   public var cookie: UInt64
@@ -30,6 +34,8 @@ public struct ExtendedRequest: Equatable, Sendable, WireEncodable {
     self.length = length
   }
 
+  /// The compact request in the fields of the extended one, its flags as they are: whether payload
+  /// follows is then said by its command, not by PAYLOAD_LEN.
   public init(_ request: Request) {
     flags = request.flags
     command = request.command

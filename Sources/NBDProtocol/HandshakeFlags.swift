@@ -17,12 +17,15 @@ public struct HandshakeFlags: OptionSet, Sendable {
 
 /// What the client takes of the offer.
 public struct ClientFlags: OptionSet, Sendable, WireEncodable {
+  /// Of the only message in which they are sent; the server owes it no answer.
   public static let byteCount = 4
 
   public let rawValue: UInt32
   public init(rawValue: UInt32) { self.rawValue = rawValue }
 
+  /// The client sends options other than EXPORT_NAME. Only where the server offered it.
   public static let fixedNewstyle = ClientFlags(rawValue: 1 << 0)
+  /// The client wants no padding after EXPORT_NAME. Only where the server offered it.
   public static let noZeroes = ClientFlags(rawValue: 1 << 1)
 
   /// Everything that `offer` allows a client to set.

@@ -15,6 +15,8 @@ public struct BlockSizes: Equatable, Sendable {
 
   /// What a client and a server that said nothing about sizes expect of each other.
   public static let unnegotiatedPreferred: UInt32 = 4096
+  /// Less than this must never count as too long. Source: NBD `doc/proto.md`, "Block size
+  /// constraints".
   public static let unnegotiatedMaximumPayload: UInt32 = 32 << 20
 
   public init(minimum: UInt32, preferred: UInt32, maximumPayload: UInt32) {
@@ -34,6 +36,7 @@ public struct BlockSizes: Equatable, Sendable {
 
 /// Source: NBD `doc/proto.md`, "NBD_REP_INFO". Item and type are one: u16 type, then its content.
 public enum InformationItem: Equatable, Sendable, WireEncodable {
+  /// The size in bytes and what the export can do. In every answer to INFO and GO that succeeds.
   case export(byteCount: UInt64, flags: TransmissionFlags)
   /// The canonical name of the export that was asked for.
   case name(ByteString)
@@ -70,6 +73,7 @@ public enum InformationItem: Equatable, Sendable, WireEncodable {
     }
   }
 
+  /// The number on the wire, the first two bytes of the item.
   public var type: InformationType {
     switch self {
     case .export: .export

@@ -6,6 +6,7 @@ import WireFormat
 /// u32 name length, big-endian, the name, then text for people to the end.
 /// Source: NBD `doc/proto.md`, "NBD_REP_SERVER".
 public struct ListedExport: Equatable, Sendable, WireEncodable {
+  /// What a client asks for; empty for the default export.
   public var name: ByteString
   public var description: ByteString
 
@@ -14,6 +15,7 @@ public struct ListedExport: Equatable, Sendable, WireEncodable {
     self.description = description
   }
 
+  /// Takes all data of one SERVER reply; refuses a name that ends outside of it.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count >= 4 else { throw .byteCount(expected: 4, actual: bytes.count) }
     let nameByteCount = bytes.bigEndian(UInt32.self, at: 0)

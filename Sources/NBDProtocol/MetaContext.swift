@@ -93,6 +93,7 @@ public struct MetaContext: Equatable, Sendable, WireEncodable {
 
   /// Means nothing in the answer to LIST_META_CONTEXT.
   public var id: UInt32
+  /// `namespace:leaf`.
   public var name: ByteString
 
   public init(id: UInt32, name: ByteString) {
@@ -100,6 +101,7 @@ public struct MetaContext: Equatable, Sendable, WireEncodable {
     self.name = name
   }
 
+  /// Takes all data of one META_CONTEXT reply.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count >= 4 else { throw .byteCount(expected: 4, actual: bytes.count) }
     id = bytes.bigEndian(UInt32.self, at: 0)

@@ -3,6 +3,8 @@ import WireFormat
 
 /// Where a handshake was when it ended.
 public enum NegotiationStage: Equatable, Sendable {
+  /// `greeting`: it has not come whole. `options`: the export's size has not been told.
+  /// `exportInformation`: it has been, and the end of the answer is awaited.
   case greeting, options, exportInformation
 
   var text: String {
@@ -20,20 +22,27 @@ public indirect enum NegotiationError: Error, Equatable, Sendable {
   case notAnNBDServer(firstBytes: ByteString)
   /// A handshake that servers dropped in 2012: no names, no options.
   case oldstyleServer
+  /// The peer ended the stream before it had said yes or no.
   case closed(NegotiationStage)
   /// A peer that speaks NBD and breaks its rules.
   case violation(WireError)
+  /// A reply to another option than the one that was sent, or of a type that does not answer it.
   case unexpectedReply(OptionCode, OptionReplyType)
+  /// The server sent INFO replies without end; `maximum` of them were taken.
   case tooManyReplies(maximum: Int)
   /// The names tried, and what the server said to the last.
   case unknownExport(names: [ByteString], message: ByteString)
+  /// An option was answered ERR_TLS_REQD, which this client cannot obey.
   case tlsRequired
+  /// GO was answered with an error that has no case of its own here, and the server's text for it.
   case refused(OptionReplyType, message: ByteString)
   /// A server that knows our session option and does not take this connection.
   case sessionRefused(OptionReplyType, message: ByteString)
   /// EXPORT_NAME of an old server: it hangs up instead of explaining.
   case closedAfterExportName(ByteString)
+  /// GO was acknowledged, but no INFO reply had told the size.
   case acknowledgedWithoutInformation
+  /// The sizes that break the rules of `BlockSizes`, as sent.
   case invalidBlockSizes(BlockSizes)
 
   /// What happened, with the values seen, and what a person at the console can do about it.

@@ -5,9 +5,12 @@ import WireFormat
 
 /// All big-endian; `dataByteCount` bytes follow. Source: NBD `doc/proto.md`, "Newstyle negotiation".
 public struct OptionHeader: Equatable, Sendable, WireEncodable {
+  /// Of the header without its data.
   public static let byteCount = 16
+  /// "IHAVEOPT".
   public static let magic = ServerGreeting.optionMagic
 
+  /// A number without a name here is kept, for the server to answer ERR_UNSUP.
   public var option: OptionCode
   /// As the client says: nothing may be allocated by it before it has met a limit.
   public var dataByteCount: UInt32
@@ -17,6 +20,7 @@ public struct OptionHeader: Equatable, Sendable, WireEncodable {
     self.dataByteCount = dataByteCount
   }
 
+  /// Takes exactly `byteCount` bytes. A wrong magic means that the peer does not speak NBD.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)

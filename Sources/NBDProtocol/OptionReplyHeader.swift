@@ -5,13 +5,18 @@ import WireFormat
 
 /// All big-endian; `dataByteCount` bytes follow. Source: NBD `doc/proto.md`, "Newstyle negotiation".
 public struct OptionReplyHeader: Equatable, Sendable, WireEncodable {
+  /// Of the header without its data.
   public static let byteCount = 20
+  /// Source: NBD `doc/proto.md`, "Newstyle negotiation".
   public static let magic: UInt64 = 0x0003_e889_0455_65a9
   /// No valid reply comes near it: the longest holds two strings of 4096 bytes.
   public static let dataByteCountMaximum: UInt32 = 65536
 
+  /// The one that is answered; a reply to another than was sent breaks the protocol.
   public var option: OptionCode
+  /// A number without a name here is kept: `isError` says how to take it.
   public var type: OptionReplyType
+  /// At most `dataByteCountMaximum` when it was decoded.
   public var dataByteCount: UInt32
 
   public init(option: OptionCode, type: OptionReplyType, dataByteCount: UInt32) {

@@ -5,6 +5,7 @@
 
 import WireFormat
 
+/// Bits without a name here are ignored.
 public struct ChunkFlags: OptionSet, Sendable {
   public let rawValue: UInt16
   public init(rawValue: UInt16) { self.rawValue = rawValue }
@@ -13,17 +14,25 @@ public struct ChunkFlags: OptionSet, Sendable {
   public static let done = ChunkFlags(rawValue: 1 << 0)
 }
 
+/// What a chunk carries. A client that meets an unknown type fails the request when the type is an
+/// error, and hangs up when it is not.
 public struct ChunkType: RawRepresentable, Equatable, Sendable {
   public let rawValue: UInt16
   public init(rawValue: UInt16) { self.rawValue = rawValue }
 
+  /// Nothing; for `done` alone.
   public static let none = ChunkType(rawValue: 0)
+  /// u64 offset, and the bytes of a READ from there on, at least one.
   public static let offsetData = ChunkType(rawValue: 1)
+  /// A piece of a READ that is zeroes: `HoleChunk`.
   public static let offsetHole = ChunkType(rawValue: 2)
+  /// The extents of one context: `BlockStatusChunk`.
   public static let blockStatus = ChunkType(rawValue: 5)
   /// Only with extended headers, where it stands for `blockStatus`.
   public static let blockStatusExtended = ChunkType(rawValue: 6)
+  /// The whole request failed: `ErrorChunk` without an offset.
   public static let error = ChunkType(rawValue: 0x8001)
+  /// The request failed at an offset: `ErrorChunk` with it.
   public static let errorOffset = ChunkType(rawValue: 0x8002)
 
   /// Also true for errors without a name here.
@@ -32,13 +41,18 @@ public struct ChunkType: RawRepresentable, Equatable, Sendable {
 
 /// All big-endian; the payload follows.
 public struct StructuredChunkHeader: Equatable, Sendable, WireEncodable {
+  /// Of the header without its payload.
   public static let byteCount = 20
+  /// NBD_STRUCTURED_REPLY_MAGIC.
   public static let magic: UInt32 = 0x668e_33ef
 
+  /// `done` on the last chunk of the answer.
   public var flags: ChunkFlags
+  /// A number without a name here is kept: `isError` says how to take it.
   public var type: ChunkType
   /// As sent in the request.
   public var cookie: UInt64
+  /// As the server says: nothing may be allocated by it before it has met a limit.
   public var payloadByteCount: UInt32
 
   public init(flags: ChunkFlags, type: ChunkType, cookie: UInt64, payloadByteCount: UInt32) {
@@ -48,6 +62,7 @@ public struct StructuredChunkHeader: Equatable, Sendable, WireEncodable {
     self.payloadByteCount = payloadByteCount
   }
 
+  /// Takes exactly `byteCount` bytes. A wrong magic means that the stream has lost its frame.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)
@@ -74,15 +89,20 @@ public struct StructuredChunkHeader: Equatable, Sendable, WireEncodable {
 
 /// All big-endian; the payload follows. With extended headers there is no other kind of reply.
 public struct ExtendedChunkHeader: Equatable, Sendable, WireEncodable {
+  /// Of the header without its payload.
   public static let byteCount = 32
+  /// NBD_EXTENDED_REPLY_MAGIC.
   public static let magic: UInt32 = 0x6e8a_278c
 
+  /// `done` on the last chunk of the answer.
   public var flags: ChunkFlags
+  /// A number without a name here is kept: `isError` says how to take it.
   public var type: ChunkType
   /// As sent in the request.
   public var cookie: UInt64
   /// That of the request, whatever the chunk is about.
   public var offset: UInt64
+  /// As the server says: nothing may be allocated by it before it has met a limit.
   public var payloadByteCount: UInt64
 
   public init(
@@ -95,6 +115,7 @@ public struct ExtendedChunkHeader: Equatable, Sendable, WireEncodable {
     self.payloadByteCount = payloadByteCount
   }
 
+  /// Takes exactly `byteCount` bytes. A wrong magic means that the stream has lost its frame.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)
@@ -124,6 +145,7 @@ public struct ExtendedChunkHeader: Equatable, Sendable, WireEncodable {
 /// The payload of OFFSET_HOLE: a piece of a READ that is zeroes. OFFSET_DATA has the same offset,
 /// and then the bytes themselves.
 public struct HoleChunk: Equatable, Sendable, WireEncodable {
+  /// Of the payload: u64 offset, u32 length.
   public static let byteCount = 12
 
   /// In bytes from the start of the export.
@@ -136,6 +158,7 @@ public struct HoleChunk: Equatable, Sendable, WireEncodable {
     self.byteCount = byteCount
   }
 
+  /// Takes all of a chunk's payload; refuses a hole of length 0.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)
@@ -168,6 +191,7 @@ public struct ErrorChunk: Equatable, Sendable, WireEncodable {
     self.offset = offset
   }
 
+  /// What the chunk's header must name.
   public var type: ChunkType { offset == nil ? .error : .errorOffset }
 
   /// `type` is one of the two.

@@ -8,9 +8,12 @@ import WireFormat
 public enum ReplyEvent: Equatable, Sendable {
   /// Bytes `range` of what was given are data of the request, from `offset` in it.
   case data(tag: UInt16, offset: UInt32, range: Range<Int>)
+  /// The answer is complete: an error, a command without data, or the data's last byte came before.
   case finished(tag: UInt16, error: ErrorNumber)
 }
 
+/// Reads the replies of one connection: see the head of this file. A new connection needs a new
+/// reader, for half a reply may be left in the old one.
 public struct ReplyReader: Sendable {
   private enum State: Equatable {
     case header
@@ -21,6 +24,7 @@ public struct ReplyReader: Sendable {
   private var partial: (high: UInt64, low: UInt64) = (0, 0)
   private var partialCount = 0
 
+  /// For a stream whose next byte is the first of a reply.
   public init() {}
 
   /// Whether the stream may end here.

@@ -6,10 +6,14 @@ import WireFormat
 /// All big-endian; a WRITE is followed by `byteCount` bytes of payload.
 /// Source: NBD `doc/proto.md`, "Request message".
 public struct Request: Equatable, Sendable, WireEncodable {
+  /// Of the request without its payload.
   public static let byteCount = 28
+  /// NBD_REQUEST_MAGIC.
   public static let magic: UInt32 = 0x2560_9513
 
+  /// A set with bits that have no name here is kept, for the server to refuse.
   public var flags: CommandFlags
+  /// A number without a name here is kept, for the server to refuse.
   public var command: CommandCode
   /// Opaque; comes back in the reply.
   public var cookie: UInt64

@@ -12,6 +12,7 @@
 
 /// Why a reply is none: the stream is of no more use.
 public enum ReplyViolation: Error, Equatable, Sendable {
+  /// Where a reply had to begin.
   case magic(UInt32)
   /// No request that is out on this connection has it.
   case unknownCookie(UInt64)
@@ -19,6 +20,7 @@ public enum ReplyViolation: Error, Equatable, Sendable {
   case answeredTooSoon(UInt64)
 }
 
+/// All requests of one device over all of its connections: see the head of this file.
 public struct RequestLedger: Sendable {
   private enum Place: Equatable { case free, waiting, sending, sent }
   private struct Entry {
@@ -40,6 +42,7 @@ public struct RequestLedger: Sendable {
   private var first = none
   private var last = none
   private var sentCounts: [UInt16]
+  /// Accepted or lost with their connection, and not taken by `send` again.
   public private(set) var waitingCount = 0
   /// Waiting and sent.
   public private(set) var outstandingCount = 0
@@ -55,6 +58,7 @@ public struct RequestLedger: Sendable {
   public mutating func resume(tag: UInt16, counter: UInt32) {
     entries[Int(tag)].counter = counter
   }
+  /// How often the tag was sent in the life of the attachment, for the process that takes over.
   public func counter(of tag: UInt16) -> UInt32 { entries[Int(tag)].counter }
 
   /// A request of the device. The tag must be free: the device uses a tag once at a time.
@@ -81,7 +85,9 @@ public struct RequestLedger: Sendable {
   /// How many requests are out on a connection.
   public func sentCount(on slot: Int) -> Int { Int(sentCounts[slot]) }
 
+  /// In bytes, of the request that the tag was last accepted for.
   public func length(of tag: UInt16) -> UInt32 { entries[Int(tag)].length }
+  /// Of the request that the tag was last accepted for.
   public func command(of tag: UInt16) -> CommandCode { entries[Int(tag)].command }
 
   /// Takes the first of those that wait, for the connection `slot`. What to send: the low 32 bits

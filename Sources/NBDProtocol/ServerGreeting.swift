@@ -5,6 +5,7 @@ import WireFormat
 
 /// All big-endian. Source: NBD `doc/proto.md`, "Newstyle negotiation".
 public struct ServerGreeting: Equatable, Sendable, WireEncodable {
+  /// Of the whole greeting.
   public static let byteCount = 18
   /// "NBDMAGIC".
   public static let magic: UInt64 = 0x4e42_444d_4147_4943
@@ -15,6 +16,7 @@ public struct ServerGreeting: Equatable, Sendable, WireEncodable {
   /// IANA's port for NBD.
   public static let defaultPort: UInt16 = 10809
 
+  /// What the server offers; bits without a name are kept.
   public var flags: HandshakeFlags
 
   public init(flags: HandshakeFlags) { self.flags = flags }

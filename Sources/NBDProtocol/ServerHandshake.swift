@@ -16,8 +16,11 @@ public struct ExportFacts: Equatable, Sendable {
   /// The name that the export has, whatever it was asked for by.
   public var name: ByteString
   public var description: ByteString
+  /// The size as the client sees it, in bytes.
   public var byteCount: UInt64
+  /// What the export can do, before `SessionTerms.flags(of:)` adds what follows from the handshake.
   public var flags: TransmissionFlags
+  /// Told to a client that asks, and to every client when requests must be aligned.
   public var blockSizes: BlockSizes
 
   public init(
@@ -32,11 +35,14 @@ public struct ExportFacts: Equatable, Sendable {
   }
 }
 
+/// The negotiation of one connection: see the head of this file.
 public struct ServerHandshake: Sendable {
   /// What the caller does next. After `send`, `next` is asked again; after `receive`, once more
   /// bytes have been handed in.
   public enum Action: Equatable, Sendable {
+    /// More bytes are needed from the client.
     case receive
+    /// To the client, all of it, before anything else.
     case send([UInt8])
     /// Answer with `answer(found:)` or `answer(refusing:text:)`. `isEntry`: on success the client
     /// is in the transmission phase.
@@ -48,16 +54,23 @@ public struct ServerHandshake: Sendable {
     case checkSession(SessionIdentity)
     /// The transmission phase begins; `received` are its first bytes, if any have come already.
     case enter(received: [UInt8])
+    /// No export is entered, and nothing more is to be sent: the caller closes the connection.
     case close(Ending)
   }
 
   /// Why no export was entered.
   public enum Ending: Error, Equatable, Sendable {
+    /// The client sent ABORT, and was answered.
     case aborted
+    /// It set flags that were not offered.
     case clientFlags(UInt32)
+    /// Where an option had to begin.
     case notAnOption(magic: UInt64)
+    /// Above `skippedByteCountMaximum`, in bytes.
     case optionTooLong(UInt32)
+    /// More than the `optionCountMaximum` of the initializer.
     case tooManyOptions
+    /// An option other than EXPORT_NAME of a client that had not set the flag.
     case notFixedNewstyle(OptionCode)
     /// EXPORT_NAME has no other way to say no.
     case exportNameRefused
@@ -124,6 +137,8 @@ public struct ServerHandshake: Sendable {
   /// From now on options are answered SHUTDOWN.
   public var isStopping = false
 
+  /// For a new connection, whose greeting is the first thing that `next` sends. A client may send
+  /// `optionCountMaximum` options, whatever they are; one more ends the connection.
   public init(optionCountMaximum: Int = 64) {
     offer = [.fixedNewstyle, .noZeroes]
     self.optionCountMaximum = optionCountMaximum
@@ -139,6 +154,7 @@ public struct ServerHandshake: Sendable {
     for index in bytes.indices { input.append(bytes[index]) }
   }
 
+  /// What to do now. Looks at all that was handed in, and after each action is asked again.
   public mutating func next() -> Action {
     while true {
       guard let action = step() else { continue }

@@ -10,7 +10,9 @@ import WireFormat
 /// One attached device: all connections and reconnections of it carry the same token. Random, so
 /// that no two machines have the same.
 public struct SessionToken: Hashable, Sendable {
+  /// The first eight bytes on the wire.
   public var high: UInt64
+  /// The last eight.
   public var low: UInt64
 
   public init(high: UInt64, low: UInt64) {
@@ -19,6 +21,8 @@ public struct SessionToken: Hashable, Sendable {
   }
 }
 
+/// What a client promises, or asks for, with its identity. A bit without a name is refused: a
+/// server that ignored it would break the promise unseen.
 public struct SessionFlags: OptionSet, Sendable {
   public let rawValue: UInt16
   public init(rawValue: UInt16) { self.rawValue = rawValue }
@@ -39,16 +43,19 @@ public struct SessionFlags: OptionSet, Sendable {
 /// All big-endian: u64 token high, u64 token low, u64 generation, u16 slot, u16 flags. Sent after
 /// the client flags and before GO or EXPORT_NAME; answered ACK or with an error.
 public struct SessionIdentity: Equatable, Sendable, WireEncodable {
+  /// Of the option's data.
   public static let byteCount = 28
   /// Slots are 0 to 15.
   public static let slotCount: UInt16 = 16
 
+  /// The same for all connections of the attachment.
   public var token: SessionToken
   /// Of two connections with one token and one slot the larger is the newer: nanoseconds of the
   /// client's CLOCK_BOOTTIME.
   public var generation: UInt64
   /// Which of the attachment's connections this is, below `slotCount`.
   public var slot: UInt16
+  /// Of this connection.
   public var flags: SessionFlags
 
   public init(

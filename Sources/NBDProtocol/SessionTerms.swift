@@ -13,6 +13,7 @@ public enum ReplyStyle: UInt8, Equatable, Sendable {
   /// Requests of 32 bytes with lengths of 64 bits; every answer comes in chunks of another head.
   case extended
 
+  /// How many bytes a request takes without its payload.
   public var requestByteCount: Int {
     self == .extended ? ExtendedRequest.byteCount : Request.byteCount
   }
@@ -32,7 +33,9 @@ public enum ReplyStyle: UInt8, Equatable, Sendable {
   }
 }
 
+/// What one connection's handshake has settled: the server's to keep for the transmission phase.
 public struct SessionTerms: Equatable, Sendable {
+  /// For both directions, from the first request on.
   public var style: ReplyStyle
   /// BLOCK_STATUS may be sent, and is answered for base:allocation.
   public var hasAllocationContext: Bool

@@ -6,9 +6,12 @@ import WireFormat
 /// All big-endian; a READ that succeeded is followed by exactly the bytes asked for.
 /// Source: NBD `doc/proto.md`, "Simple reply message".
 public struct SimpleReply: Equatable, Sendable, WireEncodable {
+  /// Of the reply without the data of a READ.
   public static let byteCount = 16
+  /// NBD_SIMPLE_REPLY_MAGIC.
   public static let magic: UInt32 = 0x6744_6698
 
+  /// With any but `none` no data follow, whatever the command was.
   public var error: ErrorNumber
   /// As sent in the request.
   public var cookie: UInt64
@@ -18,6 +21,7 @@ public struct SimpleReply: Equatable, Sendable, WireEncodable {
     self.cookie = cookie
   }
 
+  /// Takes exactly `byteCount` bytes. A wrong magic means that the stream has lost its frame.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)
