@@ -8,14 +8,20 @@ import WireFormat
 public enum ClientNetwork: Equatable, Sendable {
   /// 4 or 16 octets, whose bits behind the first `prefixLength` are 0.
   case network(octets: [UInt8], prefixLength: Int)
+  /// Whoever connects through a socket in this machine's file system.
   case unix
 
   /// Why a text names no network.
   public enum ParseError: Error, Equatable, Sendable {
+    /// The part in front of the slash is no numeric address; also one with an interface behind `%`.
     case address(ByteString)
+    /// What follows the slash is no number up to `maximum`, or is said of an IPv4 address in IPv6's
+    /// form.
     case prefixLength(ByteString, maximum: Int)
+    /// The address has bits behind its prefix; `meant`: the network that it lies in.
     case hostBits(ByteString, meant: ByteString)
 
+    /// What is wrong with the text, and how to write it.
     public var report: (reason: String, advice: String) {
       let forms = "write an address, NETWORK/BITS such as 192.0.2.0/24 or 2001:db8::/32, or unix"
       return switch self {
@@ -31,6 +37,8 @@ public enum ClientNetwork: Equatable, Sendable {
     }
   }
 
+  /// Parses what the configuration or `allow=` has; a network is refused when its host bits are not
+  /// 0.
   public init(_ text: ByteString) throws(ParseError) {
     if text == "unix" {
       self = .unix
@@ -100,10 +108,14 @@ public struct AllowList: Equatable, Sendable {
   /// Nil: everybody. Empty: nobody.
   public var networks: [ClientNetwork]?
 
+  /// No network is named: the list of an export for which nothing is written.
   public static let everybody = AllowList(networks: nil)
 
+  /// See `networks` for nil and for an empty list.
   public init(networks: [ClientNetwork]?) { self.networks = networks }
 
+  /// Whether the client lies in one of the networks. `unknown` lies in none, and is let in by
+  /// `everybody` alone.
   public func allows(_ client: ClientAddress) -> Bool {
     guard let networks else { return true }
     return networks.contains { $0.contains(client) }

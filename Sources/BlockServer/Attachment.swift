@@ -31,9 +31,12 @@ public enum AttachmentRefusal: Error, Equatable, Sendable {
   case predecessorBusy(slot: UInt16)
   /// The client counts on a layer that is not there any more.
   case layerGone
+  /// The layer's file is there, but it is damaged or belongs to something else.
   case layerUnusable(reason: String, advice: String)
+  /// No file could be made for the layer, or somebody else has it open.
   case noLayer(reason: String, advice: String)
 
+  /// What happened, for the log and the client, and what the administrator can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .stale(let slot):
@@ -73,6 +76,8 @@ public struct ConnectionControl: Sendable {
   }
 }
 
+/// The connections of one client's device to one export: see the head of this file. Made and kept
+/// by `Attachments`.
 public final class Attachment: @unchecked Sendable {
   // Unchecked: whatever changes is atomic, or touched only while `condition` is locked.
   private struct Slot {
@@ -230,6 +235,7 @@ public final class Attachment: @unchecked Sendable {
 extension Attachment {
   /// Whether a request, or a part of one, may be executed; if so `end` is called after it.
   public enum Admission: Equatable, Sendable {
+    /// It may: no newer copy has been seen, and no older one is being executed.
     case execute
     /// An older copy of the request is being executed; only when not told to wait.
     case mustWait
@@ -366,6 +372,9 @@ public final class AttachmentConnection: @unchecked Sendable {
     self.control = control
   }
 
+  /// Asks to execute one request, or a part of one. `mark`: which request it is, nil for a client
+  /// that does not count its requests, whose copies are not told apart. `mayWait`: block until an
+  /// older copy is done, rather than `mustWait`.
   public func begin(_ mark: RequestMark?, mayWait: Bool) -> Attachment.Admission {
     attachment.begin(self, mark, mayWait: mayWait)
   }

@@ -4,7 +4,9 @@ import WireFormat
 /// What a client calls one attached device of its own, whatever protocol it speaks: all of the
 /// connections and reconnections of that device share it.
 public struct AttachmentToken: Hashable, Sendable {
+  /// The first eight of its sixteen bytes.
   public var high: UInt64
+  /// The last eight.
   public var low: UInt64
 
   public init(high: UInt64, low: UInt64) {

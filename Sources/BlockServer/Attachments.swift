@@ -10,9 +10,11 @@ import WireFormat
 
 /// What a client says of itself when it enters an export.
 public struct AttachmentClaim: Equatable, Sendable {
+  /// Which attachment the connection belongs to.
   public var token: AttachmentToken
   /// Of two connections in one slot the one with the larger number is the newer.
   public var generation: UInt64
+  /// Which of the attachment's connections it is; two with one slot are one after the other.
   public var slot: UInt16
   /// The client was here before and counts on what it wrote.
   public var isResuming: Bool
@@ -25,13 +27,16 @@ public struct AttachmentClaim: Equatable, Sendable {
   }
 }
 
+/// All attachments of all exports of the server: see the head of this file. Any thread may call.
 public final class Attachments: Sendable {
+  /// For clients that have lost their connections.
   public struct Limits: Equatable, Sendable {
     /// How long an attachment without connections is kept.
     public var absentSeconds: UInt64 = 600
     /// How many attachments without connections are kept.
     public var absentCount = 2048
 
+    /// Ten minutes, and 2048 of them.
     public init() {}
   }
 
@@ -42,6 +47,7 @@ public final class Attachments: Sendable {
   private let currentLimits: Mutex<Limits>
   private let table = Mutex<[Key: Attachment]>([:])
 
+  /// `limits` may be changed later.
   public init(limits: Limits = Limits()) { currentLimits = Mutex(limits) }
 
   /// May change while clients are there.
@@ -133,11 +139,13 @@ public final class Attachments: Sendable {
   public var waiters: Int {
     table.withLock { $0.values.reduce(0) { $0 + $1.waiters } }
   }
+  /// With connections and without.
   public var count: Int { table.withLock { $0.count } }
   /// Clients that have lost their connections, by export.
   public func absentCount(of export: Export) -> Int {
     table.withLock { $0.count { $0.key.export == export.name && $0.value.absence != nil } }
   }
+  /// Clients that have lost their connections, on all exports.
   public var absentCount: Int { table.withLock { $0.values.count { $0.absence != nil } } }
 
   private func end(if isDue: (MonotonicTime, Bool) -> Bool) {

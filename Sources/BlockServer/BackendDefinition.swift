@@ -11,6 +11,7 @@ public enum IOMode: String, Sendable, CaseIterable {
   case fileIO = "fileio"
 }
 
+/// What a medium is made of, down to its files; the server opens it when it starts or reloads.
 public indirect enum BackendDefinition: Equatable, Sendable {
   /// A regular file or a block device.
   case file(path: ByteString)
@@ -27,9 +28,11 @@ public indirect enum BackendDefinition: Equatable, Sendable {
   /// What is written goes to a file that is kept, for all clients.
   case overlay(base: BackendDefinition, layer: ByteString)
 
+  /// Of a linear or striped medium; mirrors have a lower limit of their own.
   public static let memberCountMaximum = 64
   /// How deep stacks may be.
   public static let depthMaximum = 8
+  /// In bytes, for `stripe`; the chunk is a power of two besides.
   public static let chunkByteCountRange: ClosedRange<Int> = 4096...(64 << 20)
 
   /// For people: `mirror(/dev/sda, /dev/sdb)`.
@@ -74,7 +77,9 @@ public struct MirrorSettings: Equatable, Sendable {
   /// When a half that failed is tried again; 0: never. Nil: what the mirror has by itself.
   public var retrySeconds: UInt64?
 
+  /// A mirror has 2 to so many halves.
   public static let memberCountMaximum = 8
+  /// See `retrySeconds`.
   public static let retrySecondsRange: ClosedRange<UInt64> = 0...86_400
 
   public init(

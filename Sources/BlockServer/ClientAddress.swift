@@ -6,6 +6,7 @@ import CLinux
 import LinuxSystem
 import WireFormat
 
+/// Where a client is, without its port.
 public enum ClientAddress: Hashable, Sendable {
   /// 4 octets in network order.
   case ipv4([UInt8])
@@ -13,6 +14,7 @@ public enum ClientAddress: Hashable, Sendable {
   case ipv6([UInt8])
   /// Somebody on this machine, through a socket in its file system.
   case local
+  /// Nothing is known of it. It is in no network, and has no limit of its own.
   case unknown
 
   /// As connections are called in the log: `tcp:192.0.2.1:4321`, `tcp:[2001:db8::1]:4321`,

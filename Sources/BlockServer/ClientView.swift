@@ -5,6 +5,7 @@
 import LinuxSystem
 import WireFormat
 
+/// What one client of the server sees: the exports and found devices for its address.
 public struct ClientView: Sendable {
   private let directory: DeviceDirectory
   private let access: WriteAccess

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What clients may make the server spend, and why one of them is turned away.
 
+/// What all clients together, and each alone, may have; the defaults are those of the
+/// configuration.
 public struct ConnectionLimits: Equatable, Sendable {
   /// Connections at one time.
   public var connectionCountMaximum = 1024
@@ -17,15 +19,20 @@ public struct ConnectionLimits: Equatable, Sendable {
   /// with all that it may ever need, so that the limit holds whatever clients do.
   public var memoryByteCountMaximum: UInt64?
 
+  /// The defaults of the properties; no limit on memory, idleness or one client's share.
   public init() {}
 }
 
 /// Why a connection is not served.
 public enum ConnectionRefusal: Error, Equatable, Sendable {
+  /// The server has as many as it may have.
   case tooMany(maximum: Int)
+  /// This client has as many as one may have.
   case tooManyOfClient(maximum: Int)
+  /// Its buffers could exceed what is left of `memoryByteCountMaximum`.
   case noMemory(maximum: UInt64)
 
+  /// Why, and which key of the configuration has the limit.
   public var report: (reason: String, advice: String) {
     switch self {
     case .tooMany(let maximum):

@@ -10,19 +10,24 @@ import WireFormat
 
 /// Why a device is not opened.
 public enum DeviceRefusal: Error, Equatable, Sendable {
+  /// No export and no file has the name, or the client is not to know of it.
   case notFound
+  /// The name leads out of the search path.
   case outside
   /// The search path has a token that this client gives no name for.
   case noName(token: ByteString)
   /// Neither a file nor a block device.
   case notBlocks
+  /// The file is there, and the system does not let it be opened.
   case unusable(SystemError)
   /// Opened for writing, and it is for reading.
   case readOnly
   /// Somebody else writes to it.
   case inUse
+  /// Its attachment does not let the connection in.
   case refused(AttachmentRefusal)
 
+  /// What happened, for the log, and what can be done about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .notFound:
@@ -50,6 +55,7 @@ public enum DeviceRefusal: Error, Equatable, Sendable {
   }
 }
 
+/// Finds exports and devices for clients; see the head of this file. Any thread may call.
 public final class DeviceDirectory: Sendable {
   /// What is found beside the exports.
   public struct Search: Equatable, Sendable {
@@ -60,6 +66,7 @@ public final class DeviceDirectory: Sendable {
     /// By whom.
     public var allow = AllowList.everybody
 
+    /// Read-write and for everybody, as far as `path` is given; nothing is found without it.
     public init(path: SearchPath? = nil) { self.path = path }
   }
   private struct Weak {
@@ -73,6 +80,7 @@ public final class DeviceDirectory: Sendable {
   /// What was found below the search path, and is in use.
   private let foundExports = Mutex<[MediumIdentity: Weak]>([:])
 
+  /// `table` may be replaced while clients are there; `search`: see `replace`.
   public init(table: ExportTable, search: Search = Search()) {
     self.table = table
     self.search = Mutex(search)

@@ -7,14 +7,22 @@ import WireFormat
 
 /// Why an export cannot be offered.
 public enum ExportOpenError: Error, Equatable, Sendable {
+  /// The file or device of an export, or of a part of one.
   case file(FileBackend.OpenError)
+  /// The layer of an overlay that all clients share.
   case layer(LayerError)
+  /// The parts do not fit together, or the block size does not fit them.
   case stack(StackError)
+  /// The mirror has no half to begin with, or its halves do not belong together.
   case mirror(MirrorError)
+  /// The file of the mirror's state, by its path, could not be made or opened.
   case mirrorState(ByteString, SystemError)
+  /// `type = "device"`, and the path is none.
   case noDevice(ByteString)
+  /// Of a medium in memory.
   case noMemory(byteCount: UInt64)
 
+  /// What happened, with its values, and what the administrator can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .file(let error): error.report

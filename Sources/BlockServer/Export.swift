@@ -7,6 +7,7 @@ import WireFormat
 
 /// How clients may use an export.
 public enum AccessMode: String, Sendable, CaseIterable {
+  /// Nothing is written; several clients may have it.
   case readOnly = "ro"
   /// One client at a time writes to the medium.
   case readWrite = "rw"
@@ -22,12 +23,14 @@ public enum AccessMode: String, Sendable, CaseIterable {
 
 /// An export as somebody asked for it: the command line or the configuration.
 public struct ExportDefinition: Equatable, Sendable {
+  /// What clients call it; empty for the default export.
   public var name: ByteString
   /// Of the file or device; of an export that is made of several, what people call it.
   public var path: ByteString
   /// Nil: the file or device at `path`.
   public var backend: BackendDefinition?
   public var description = ByteString()
+  /// By default one client at a time may write.
   public var access = AccessMode.readWrite
   /// Every write is durable before it is answered.
   public var isSync = false
@@ -35,6 +38,7 @@ public struct ExportDefinition: Equatable, Sendable {
   public var isAsync = false
   /// Past the page cache.
   public var isDirect = false
+  /// `blockIO` is the same as `isDirect`; nil says nothing of it.
   public var ioMode: IOMode?
   /// What offsets and lengths must be multiples of; nil: what the medium wants.
   public var blockByteCount: UInt32?
@@ -45,6 +49,7 @@ public struct ExportDefinition: Equatable, Sendable {
   /// Whose clients see it.
   public var allow = AllowList.everybody
 
+  /// All other properties as they are by default.
   public init(name: ByteString, path: ByteString) {
     self.name = name
     self.path = path
@@ -62,8 +67,12 @@ public struct ExportDefinition: Equatable, Sendable {
 
 /// An export whose medium is open.
 public final class Export: Sendable {
+  /// What clients call it; empty for the default export.
   public let name: ByteString
+  /// Text for people, which clients can ask for; perhaps empty.
   public let description: ByteString
+  /// What clients may do with it: `readOnly`, whatever was wanted, for a found file that may only
+  /// be read.
   public let access: AccessMode
   /// Where the bytes come from, for `status`.
   public let path: ByteString
@@ -298,9 +307,13 @@ extension Export {
 
 /// What a client may know of an export, and what requests are checked against.
 public struct ExportGeometry: Equatable, Sendable {
+  /// The size that clients see, in bytes.
   public var byteCount: UInt64
+  /// What offsets and lengths keep to, in bytes.
   public var blockSizes: BackendBlockSizes
+  /// Writes of every kind are refused.
   public var isReadOnly: Bool
+  /// What clients are told that they may use; those that write are missing when `isReadOnly`.
   public var capabilities: BackendCapabilities
 
   public init(

@@ -6,15 +6,24 @@ import WireFormat
 extension ExportDefinition {
   /// Why a `--export` argument is none.
   public enum ParseError: Error, Equatable, Sendable {
+    /// The whole argument.
     case noEqualsSign(ByteString)
+    /// The whole argument.
     case noPath(ByteString)
+    /// One option, as it was written.
     case unknownOption(ByteString)
+    /// The whole argument.
     case twoAccessModes(ByteString)
+    /// What follows `size=`.
     case size(ByteString)
+    /// What follows `blocksize=`, when it is no number up to 65536.
     case blockSize(ByteString)
+    /// What follows `io=`.
     case ioMode(ByteString)
+    /// Of what follows `allow=`.
     case network(ClientNetwork.ParseError)
 
+    /// What is wrong with the argument, and how to write it.
     public var report: (reason: String, advice: String) {
       let form =
         "write NAME=PATH, then any of ,ro ,rw ,migration ,overlay ,layers=DIRECTORY ,sync ,async "

@@ -5,6 +5,7 @@
 import Synchronization
 import WireFormat
 
+/// The exports that clients can name: see the head of this file. Any thread may call.
 public final class ExportTable: Sendable {
   private struct Contents {
     var exports: [Export] = []
@@ -26,6 +27,7 @@ public final class ExportTable: Sendable {
     contents = Mutex(Contents(exports, defaultName: defaultName))
   }
 
+  /// From now on. Whoever has one of the old exports open keeps it.
   public func replace(with exports: [Export], defaultName: ByteString?) {
     // What was there is let go of behind the lock: it may be the last reference to a medium.
     let old = contents.withLock { contents in
@@ -36,6 +38,7 @@ public final class ExportTable: Sendable {
     withExtendedLifetime(old) {}
   }
 
+  /// In the order in which they are shown.
   public var exports: [Export] { contents.withLock { $0.exports } }
 
   /// Those that a client may know of.

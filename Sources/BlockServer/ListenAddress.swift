@@ -3,10 +3,13 @@
 
 import WireFormat
 
+/// Where a server listens; written as `text` gives it.
 public enum ListenAddress: Equatable, Sendable {
   /// Host names are left to the resolver; port 0 lets the kernel choose.
   case tcp(host: ByteString, port: UInt16)
+  /// A socket in this machine's file system; the path has 1 to 107 bytes.
   case unix(path: ByteString)
+  /// Of an InfiniBand or RoCE device, found by its address.
   case rdma(host: ByteString, port: UInt16)
 
   /// Both families, IANA's port for NBD.
@@ -16,11 +19,16 @@ public enum ListenAddress: Equatable, Sendable {
 
   /// Why a text is no address; `advice` is one for all.
   public enum ParseError: Error, Equatable, Sendable {
+    /// The whole text, which begins with none of the schemes.
     case scheme(ByteString)
+    /// The whole text; what is behind its last colon is no number from 0 to 65535.
     case port(ByteString)
+    /// The whole text: it has no host, or an IPv6 address without brackets.
     case host(ByteString)
+    /// Of a socket's path, in bytes.
     case pathLength(Int)
 
+    /// What is wrong with the text, and how to write it.
     public var report: (reason: String, advice: String) {
       let forms = "write tcp:HOST:PORT, tcp:[V6]:PORT, unix:PATH or rdma:HOST[:PORT]"
       return switch self {
@@ -33,6 +41,7 @@ public enum ListenAddress: Equatable, Sendable {
     }
   }
 
+  /// Parses what stands behind `--listen` or in the configuration. A host name is not looked up.
   public init(_ text: ByteString) throws(ParseError) {
     if let path = text.dropping(prefix: "unix:") {
       // Source: unix(7), sun_path holds 108 bytes with its end.

@@ -13,7 +13,9 @@ import Synchronization
 /// Which request this is: of one tag there is one request at a time, and the counter grows each
 /// time that the tag is sent again, for a new request or for a repeat of the old one.
 public struct RequestMark: Equatable, Sendable {
+  /// Below 4096 for a request of the client's queue; others are in no order, and never fenced.
   public var tag: UInt32
+  /// Wraps at 2^32: the newer of two is the one that is less than 2^31 ahead.
   public var counter: UInt32
 
   public init(tag: UInt32, counter: UInt32) {

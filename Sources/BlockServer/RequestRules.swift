@@ -8,19 +8,27 @@ public enum RequestKind: Sendable, CaseIterable {
   /// `about`: asks about a range, or prepares it, and neither moves nor changes its bytes.
   case read, write, writeZeroes, trim, about
 
+  /// Whether a read-only export refuses it.
   public var isWrite: Bool { self != .read && self != .about }
 }
 
 /// Why a request goes no further.
 public enum RequestRefusal: Error, Equatable, Sendable {
+  /// It writes, and the export is read-only.
   case readOnly
+  /// It ends behind the export, or its sum does not fit in 64 bits.
   case outOfRange
+  /// Its offset or length is no multiple of the minimum block.
   case misaligned
+  /// A read or write above `RequestRules.payloadByteCountMaximum`.
   case tooLong
 }
 
+/// What the requests of one session are checked against; see `check`.
 public struct RequestRules: Sendable {
+  /// Of the export.
   public let byteCount: UInt64
+  /// Requests that write are refused.
   public let isReadOnly: Bool
   private let alignmentMask: UInt64
   /// Offsets and lengths are multiples of it; a power of two.
@@ -28,6 +36,8 @@ public struct RequestRules: Sendable {
   /// The longest read or write.
   public let payloadByteCountMaximum: UInt64
 
+  /// `payloadByteCountMaximum` in bytes, of a read or write; other requests carry no data, and may
+  /// be longer.
   public init(_ geometry: ExportGeometry, payloadByteCountMaximum: UInt64) {
     byteCount = geometry.byteCount
     isReadOnly = geometry.isReadOnly

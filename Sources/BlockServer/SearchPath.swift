@@ -13,17 +13,20 @@ import WireFormat
 
 /// Who asks for a device, as far as the protocol and the connection tell.
 public struct ClientIdentity: Equatable, Sendable {
+  /// In `%CLIENT%`'s place, as `ClientAddress.text`.
   public var address: ClientAddress
   /// What the client calls its session (RNBD), or its attachment (32 hexadecimal digits); nil when
   /// it has said nothing.
   public var sessionName: ByteString?
 
+  /// A client of which nothing is known has a name for no token.
   public init(address: ClientAddress = .unknown, sessionName: ByteString? = nil) {
     self.address = address
     self.sessionName = sessionName
   }
 }
 
+/// A directory of the server that clients name devices below; see the head of this file.
 public struct SearchPath: Equatable, Sendable {
   /// What stands for something that is known of the client only.
   private enum Token: CaseIterable {
@@ -44,10 +47,14 @@ public struct SearchPath: Equatable, Sendable {
   /// From the first part with a token on; empty without one.
   private let own: [Piece]
 
+  /// Why a text is no search path.
   public enum ParseError: Error, Equatable, Sendable {
+    /// It does not begin with `/`, or holds a NUL.
     case notAbsolute(ByteString)
+    /// It has a `..` in or behind the first part with a token.
     case upwards(ByteString)
 
+    /// What is wrong with the path, and how to write it.
     public var report: (reason: String, advice: String) {
       switch self {
       case .notAbsolute(let text):
@@ -61,6 +68,7 @@ public struct SearchPath: Equatable, Sendable {
     }
   }
 
+  /// Parses what the administrator wrote; whether the directory is there is seen at each `find`.
   public init(_ text: ByteString) throws(ParseError) {
     guard text.hasPrefix("/"), !text.bytes.contains(0) else { throw .notAbsolute(text) }
     self.text = text
@@ -103,11 +111,13 @@ public struct SearchPath: Equatable, Sendable {
 
   /// Why a name leads to nothing that can be served.
   public enum LookupError: Error, Equatable, Sendable {
+    /// There is no such file, or the name is empty, too long or holds a NUL.
     case notFound
     /// Out of the search path.
     case outside
     /// The path has a token for what this client has not said, or not in a form that is a name.
     case noName(token: ByteString)
+    /// The file may be there, but the system does not let it be opened.
     case system(SystemError)
   }
 

@@ -4,30 +4,43 @@
 
 import WireFormat
 
+/// What the command line and the configuration file say together; see `validate`.
 public struct ServerConfiguration: Equatable, Sendable {
+  /// Where layers without a name are kept.
   public static let standardOverlayDirectory: ByteString = "/var/tmp"
+  /// Where `rootlinkd status` asks when nothing is said.
   public static let standardControlPath: ByteString = "/run/rootlinkd.sock"
+  /// Of `limits.connections` and `limits.connections_per_client`, both from 1 on.
   public static let connectionCountMaximumLimit = 100_000
+  /// Of `limits.handshake_seconds`, from 1 on.
   public static let handshakeSecondsLimit: UInt64 = 3600
+  /// Of `limits.idle_seconds`; 0: a session is never ended for it.
   public static let idleSecondsRange: ClosedRange<UInt64> = 0...30 * 86_400
   /// Its upper end is what NBD's clients may count on without having asked: less is for those that
   /// ask. Source: NBD `doc/proto.md`, "Block size constraints".
   public static let requestByteCountRange: ClosedRange<Int> = 65_536...33_554_432
   /// Beside its longest request: what a connection has of buffers.
   public static let connectionByteCount: UInt64 = 3 << 20
+  /// Of `limits.silence_seconds`.
   public static let silenceSecondsRange: ClosedRange<UInt64> = 3...86_400
+  /// Of `limits.drain_seconds`, from 1 on.
   public static let drainSecondsLimit: UInt64 = 3600
+  /// Of `limits.absent_seconds`, from 0 on.
   public static let absentSecondsLimit: UInt64 = 30 * 86_400
+  /// Of `limits.absent_attachments`, from 0 on.
   public static let absentCountLimit = 100_000
 
+  /// In the order in which clients see them.
   public var exports: [ExportDefinition] = []
   /// Empty: `ListenAddress.standard`.
   public var listen: [ListenAddress] = []
+  /// Where layers without a name are kept; taken up by exports that are opened from then on.
   public var overlayDirectory = standardOverlayDirectory
   /// Where `rootlinkd status` asks. Nil: the standard path, and no error when it cannot be used.
   public var controlPath: ByteString?
   /// What a client gets that names no export; nil: the one without a name, or the only one.
   public var defaultExport: ByteString?
+  /// What clients may make the server spend.
   public var limits = ConnectionLimits()
   /// A client that a TCP connection has heard nothing from for so long is gone.
   public var silenceSeconds: UInt64 = 120
@@ -40,11 +53,14 @@ public struct ServerConfiguration: Equatable, Sendable {
   public var absentCount: Int?
   /// What NBD's clients find beside the exports.
   public var nbdSearch = DeviceDirectory.Search()
+  /// Whether or not the server listens on an RDMA device.
   public var rdma = RDMASettings()
   /// Where metrics are told; nil: nowhere.
   public var metricsAddress: ListenAddress?
+  /// Of the server's own messages; not taken up while it runs.
   public var log = LogSettings()
 
+  /// `absentSeconds` and `absentCount` as the table of attachments takes them.
   public var attachmentLimits: Attachments.Limits {
     var limits = Attachments.Limits()
     limits.absentSeconds = absentSeconds
@@ -52,6 +68,7 @@ public struct ServerConfiguration: Equatable, Sendable {
     return limits
   }
 
+  /// Nothing is served, and everything else is as by default.
   public init() {}
 
   /// The keys that a running server does not take up.
@@ -71,20 +88,35 @@ public struct ServerConfiguration: Equatable, Sendable {
 
   /// What is wrong with the whole though every part of it is well-formed.
   public enum ValidationError: Error, Equatable, Sendable {
+    /// Nor is there a search path, without which nothing can be opened.
     case noExports
+    /// Two exports have this name.
     case duplicateExport(ByteString)
+    /// Too long, or with a NUL. Source: NBD `doc/proto.md`, "Values".
     case exportName(ByteString)
+    /// The description of this export is too long, or has a NUL.
     case description(ByteString)
+    /// This export has no path, or one with a NUL.
     case path(ByteString)
+    /// This export has a directory for layers and is no overlay.
     case layersWithoutOverlay(ByteString)
+    /// The directory for this export's layers is empty or has a NUL.
     case layersDirectory(ByteString)
+    /// `defaultExport` is none of the exports.
     case unknownDefault(ByteString)
+    /// This export is both.
     case bothSyncAndAsync(ByteString)
+    /// This export is never written to, so there is nothing to acknowledge early.
     case asyncReadOnly(ByteString)
+    /// The blocks of this export are no power of two from 512 to 65536.
     case blockByteCount(ByteString, UInt32)
+    /// The size given for this export is no multiple of its blocks.
     case sizeMisaligned(ByteString)
+    /// This export has a backend, whose parts say how large it is.
     case sizeOfBackend(ByteString)
+    /// This export would go past the page cache and through it.
     case directAndFileIO(ByteString)
+    /// `limits.memory` is less than one connection with the longest request needs, in bytes.
     case memoryForNobody(needed: UInt64)
 
     /// The export that it is about; nil: none, or all.
@@ -99,6 +131,7 @@ public struct ServerConfiguration: Equatable, Sendable {
       }
     }
 
+    /// What is wrong, with the names given, and what to write instead.
     public var report: (reason: String, advice: String) {
       switch self {
       case .noExports:
@@ -165,6 +198,7 @@ public struct ServerConfiguration: Equatable, Sendable {
     }
   }
 
+  /// Looks at the whole; the first thing found is thrown. Opens nothing.
   public func validate() throws(ValidationError) {
     var names: Set<ByteString> = []
     for export in exports {
@@ -214,6 +248,7 @@ extension ExportDefinition {
 
 /// How the log is written.
 public struct LogSettings: Equatable, Sendable {
+  /// Of each line.
   public enum Format: String, Sendable, CaseIterable {
     /// Sentences for people.
     case text
@@ -222,12 +257,17 @@ public struct LogSettings: Equatable, Sendable {
     /// One JSON object a line.
     case json
   }
+  /// What is written at all; each includes those behind it.
   public enum Level: String, Sendable, CaseIterable {
+    /// In rising order of importance.
     case debug, info, warning, error
   }
 
+  /// By default sentences.
   public var format = Format.text
+  /// The least important that is written; debug is left out by default.
   public var level = Level.info
 
+  /// Text, from info on.
   public init() {}
 }

@@ -3,12 +3,17 @@
 /// The answer of a running server to `rootlinkd status`; its property names are the JSON's keys.
 /// Keys are added, never renamed.
 public struct ServerStatus: Codable, Equatable, Sendable {
+  /// A connection that has entered an export, or a device that an RDMA session has open.
   public struct Session: Codable, Equatable, Sendable {
+    /// As the log calls it; grows, and is not used again.
     public var number: UInt64
+    /// As the log calls it: `tcp:192.0.2.1:4321`.
     public var client: String
+    /// "protocol" in the JSON: nbd or rnbd.
     public var protocolName: String
     /// Since the connection was accepted.
     public var seconds: UInt64
+    /// Of this session alone.
     public var counters: SessionCounters
     /// What the client opened the device for, where its protocol says it: ro, rw or migration.
     public var accessMode: String?
@@ -24,12 +29,15 @@ public struct ServerStatus: Codable, Equatable, Sendable {
   }
   /// A session over RDMA.
   public struct TransportSession: Codable, Equatable, Sendable {
+    /// What the client calls it.
     public var name: String
     /// Requests that are being executed.
     public var inFlight: Int
     /// Of its chunks.
     public var memoryBytes: Int
+    /// Those that it has open now.
     public var devices: [OpenDevice]
+    /// The ways to the client, those that are still being set up included.
     public var paths: [TransportPath]
 
     public init(
@@ -43,9 +51,13 @@ public struct ServerStatus: Codable, Equatable, Sendable {
       self.paths = paths
     }
   }
+  /// A device that an RDMA session has open.
   public struct OpenDevice: Codable, Equatable, Sendable {
+    /// The name that the client opened it by.
     public var mappingPath: String
+    /// The name of the export.
     public var export: String
+    /// What it was opened for: ro, rw or migration.
     public var accessMode: String
 
     public init(mappingPath: String, export: String, accessMode: String) {
@@ -54,18 +66,23 @@ public struct ServerStatus: Codable, Equatable, Sendable {
       self.accessMode = accessMode
     }
   }
+  /// One way of a session over RDMA: a port of each side, with several connections.
   public struct TransportPath: Codable, Equatable, Sendable {
     /// Addresses of both ends.
     public var client: String
+    /// Of this machine's end.
     public var server: String
     /// The RDMA device.
     public var device: String
     /// connecting or connected.
     public var state: String
+    /// Those that were accepted; fewer than all while the path is set up.
     public var connections: Int
     /// 1 at first, one more each time that the client has brought the path up again.
     public var attempt: UInt16
+    /// Since this attempt began.
     public var seconds: UInt64
+    /// Requests that came by this path since then, and were done.
     public var reads: UInt64
     public var readBytes: UInt64
     public var writes: UInt64
@@ -89,18 +106,24 @@ public struct ServerStatus: Codable, Equatable, Sendable {
       self.writtenBytes = writtenBytes
     }
   }
+  /// One export, offered or found; one that is offered no more is told of while sessions are left.
   public struct ExportStatus: Codable, Equatable, Sendable {
+    /// What clients call it; of a found one, the path of what was found.
     public var name: String
+    /// Where the bytes come from, for people.
     public var path: String
     public var description: String
+    /// ro, rw, migration or overlay.
     public var access: String
     /// In bytes.
     public var size: UInt64
+    /// Sessions that have entered it, present ones included.
     public var sessionsSinceStart: UInt64
     /// Attachments without connections, whose clients may come back.
     public var absentAttachments: Int
     /// Of all sessions since the start, present ones included.
     public var counters: SessionCounters
+    /// Those that are there now, the oldest first.
     public var sessions: [Session]
     /// Of the last 10 to 20 seconds; nil before that.
     public var rates: Rates?
@@ -124,6 +147,7 @@ public struct ServerStatus: Codable, Equatable, Sendable {
   }
   /// A part of a medium.
   public struct Medium: Codable, Equatable, Sendable {
+    /// For people: a path, or what a stack of media is made of.
     public var path: String
     /// What it is to the whole: "half of a mirror".
     public var role: String
@@ -137,13 +161,18 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     }
   }
 
+  /// As they can be written again: `tcp:[::]:10809`, with the ports that the kernel chose.
   public var listening: [String]
   /// Present connections, those that still negotiate included.
   public var connections: Int
   /// Turned away because of a limit.
   public var connectionsRefused: UInt64
+  /// Those that are offered, in the order of the configuration, then found ones, then those offered
+  /// no more.
   public var exports: [ExportStatus]
+  /// Sessions over RDMA; empty when the server has none.
   public var transportSessions: [TransportSession]
+  /// Of the server that answers; nil from one that does not tell it.
   public var version: String?
   /// Since the start of the server.
   public var seconds: UInt64?
@@ -156,7 +185,9 @@ public struct ServerStatus: Codable, Equatable, Sendable {
   /// The last reload of the configuration; nil when there was none.
   public var reload: Reload?
 
+  /// What became of SIGHUP.
   public struct Reload: Codable, Equatable, Sendable {
+    /// The last one; when false, `reason` says more and nothing has changed.
     public var succeeded: Bool
     /// How many were done, or refused, since the start.
     public var done: UInt64

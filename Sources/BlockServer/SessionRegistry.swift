@@ -6,6 +6,7 @@ import LinuxSystem
 import Synchronization
 import WireFormat
 
+/// The connections of the server; see the head of this file. Any thread may call.
 public final class SessionRegistry: Sendable {
   /// One connection, from its acceptance to its end.
   struct Entry {
@@ -52,12 +53,14 @@ public final class SessionRegistry: Sendable {
 
   let state: Mutex<State>
 
+  /// `limits` may be changed later.
   public init(limits: ConnectionLimits) {
     var state = State()
     state.limits = limits
     self.state = Mutex(state)
   }
 
+  /// With the defaults of the other limits.
   public convenience init(connectionCountMaximum: Int) {
     var limits = ConnectionLimits()
     limits.connectionCountMaximum = connectionCountMaximum
@@ -69,6 +72,7 @@ public final class SessionRegistry: Sendable {
     get { state.withLock { $0.limits } }
     set { state.withLock { $0.limits = newValue } }
   }
+  /// As in `limits`.
   public var connectionCountMaximum: Int { limits.connectionCountMaximum }
 
   /// The number of a new connection. `stop` is called under a lock of the registry and does nothing
@@ -128,6 +132,8 @@ public final class SessionRegistry: Sendable {
       device: device, session: session, stop: stop)
   }
 
+  /// The connection has ended its negotiation; from here on it counts as a session of the export.
+  /// Does nothing for a number that was removed.
   public func entered(_ number: UInt64, export: ByteString) {
     state.withLock { state in
       guard state.entries[number] != nil else { return }
@@ -149,8 +155,11 @@ public final class SessionRegistry: Sendable {
     }
   }
 
+  /// Present ones, those that still negotiate and open devices of RDMA sessions included.
   public var connectionCount: Int { state.withLock { $0.entries.count } }
 
+  /// Calls `stop` of every connection; `isNow`: without waiting for what clients have asked for.
+  /// Connections leave the registry by `remove`, at their own time.
   public func stopAll(isNow: Bool) {
     state.withLock { state in
       for entry in state.entries.values { entry.stop(isNow) }

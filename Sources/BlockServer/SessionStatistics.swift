@@ -3,12 +3,19 @@ import Synchronization
 
 /// What a session has done. The session's thread adds, anybody may look.
 public final class SessionStatistics: Sendable {
+  /// READs that succeeded.
   public let readCount = Atomic<UInt64>(0)
+  /// What they gave, in bytes.
   public let readByteCount = Atomic<UInt64>(0)
+  /// WRITEs that succeeded.
   public let writeCount = Atomic<UInt64>(0)
+  /// What they brought, in bytes.
   public let writtenByteCount = Atomic<UInt64>(0)
+  /// Zeroing requests that succeeded, however long.
   public let zeroCount = Atomic<UInt64>(0)
+  /// TRIMs that succeeded.
   public let trimCount = Atomic<UInt64>(0)
+  /// Flushes that succeeded.
   public let flushCount = Atomic<UInt64>(0)
   /// Requests answered with an error.
   public let errorCount = Atomic<UInt64>(0)
@@ -31,6 +38,7 @@ public final class SessionStatistics: Sendable {
     if done.errors != 0 { errorCount.add(done.errors, ordering: .relaxed) }
   }
 
+  /// Each number is what it was at some moment of the call; together they may be of several.
   public var snapshot: SessionCounters {
     SessionCounters(
       reads: readCount.load(ordering: .relaxed),
@@ -46,13 +54,21 @@ public final class SessionStatistics: Sendable {
 
 /// `SessionStatistics` at one moment. The names are those of the JSON of `rootlinkd status`.
 public struct SessionCounters: Codable, Equatable, Sendable {
+  /// READs that succeeded.
   public var reads: UInt64 = 0
+  /// In bytes, of all `reads`.
   public var readBytes: UInt64 = 0
+  /// WRITEs that succeeded.
   public var writes: UInt64 = 0
+  /// In bytes, of all `writes`.
   public var writtenBytes: UInt64 = 0
+  /// Zeroing requests that succeeded.
   public var zeroes: UInt64 = 0
+  /// TRIMs that succeeded.
   public var trims: UInt64 = 0
+  /// Flushes that succeeded.
   public var flushes: UInt64 = 0
+  /// Requests answered with an error, whatever they were.
   public var errors: UInt64 = 0
 
   public init(

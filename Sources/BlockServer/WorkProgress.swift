@@ -7,6 +7,7 @@ public struct WorkProgress: Codable, Equatable, Sendable {
   public var what: String
   /// In bytes; the total may grow while it goes on.
   public var doneBytes: UInt64
+  /// In bytes.
   public var totalBytes: UInt64
 
   public init(what: String, doneBytes: UInt64, totalBytes: UInt64) {
@@ -36,6 +37,7 @@ public struct ProgressReporter: Sendable {
   }
   private var told: [String: Told] = [:]
 
+  /// Nothing has been told yet.
   public init() {}
 
   /// `present`: all work there is now, by the name of its export. Gives the lines that are due.

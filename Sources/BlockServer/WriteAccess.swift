@@ -13,6 +13,7 @@ import Synchronization
 public enum MediumIdentity: Hashable, Sendable {
   /// A regular file.
   case file(device: UInt64, inode: UInt64)
+  /// Known by the numbers of the device, by whatever node it was opened.
   case blockDevice(major: UInt32, minor: UInt32)
   /// What is no file; the number is its own.
   case other(UInt64)
@@ -20,7 +21,9 @@ public enum MediumIdentity: Hashable, Sendable {
 
 /// One that writes, as far as it can be told from others.
 public struct Writer: Equatable, Sendable {
+  /// Where the client is.
   public var address: ClientAddress
+  /// What the client calls its device; nil when it has not said.
   public var attachment: AttachmentToken?
 
   public init(address: ClientAddress = .unknown, attachment: AttachmentToken? = nil) {
@@ -37,6 +40,7 @@ public struct Writer: Equatable, Sendable {
   }
 }
 
+/// The writers of all media; see the head of this file. Any thread may call.
 public final class WriteAccess: Sendable {
   /// How a writer gets on with others.
   public enum Claim: Equatable, Sendable {
@@ -57,6 +61,7 @@ public final class WriteAccess: Sendable {
   }
   private let state = Mutex(State())
 
+  /// Nobody writes yet.
   public init() {}
 
   /// Nil when one of the media has a writer that does not bear it; then none is taken. `writer`: who
@@ -80,6 +85,7 @@ public final class WriteAccess: Sendable {
     return number.map { WriteGrant(self, media, $0) }
   }
 
+  /// As `take` of several media, for one.
   public func take(
     _ medium: MediumIdentity, _ claim: Claim, by writer: Writer? = nil
   ) -> WriteGrant? { take([medium], claim, by: writer) }
