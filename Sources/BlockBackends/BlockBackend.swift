@@ -31,6 +31,7 @@ public enum BackendError: Error, Equatable, Sendable {
   case system(SystemError)
   /// The range is not inside the backend, or not aligned to its minimum block.
   case range
+  /// The backend was opened for reading alone.
   case readOnly
   /// The medium ended before the backend did: a file that somebody has cut.
   case truncated
@@ -53,9 +54,11 @@ extension BackendError {
 
 /// A piece of a medium, and what is known of it.
 public struct BackendExtent: Equatable, Sendable {
+  /// Not 0.
   public var byteCount: UInt64
   /// It takes no space.
   public var isHole: Bool
+  /// False where that is not known.
   public var readsAsZeroes: Bool
 
   public init(byteCount: UInt64, isHole: Bool, readsAsZeroes: Bool) {
@@ -69,6 +72,7 @@ public struct BackendExtent: Equatable, Sendable {
 /// first. The descriptor is the backend's: open as long as the backend is kept, never to be closed
 /// or seeked by others.
 public struct BackendFileRange: Equatable, Sendable {
+  /// Of the backend's file.
   public var descriptor: CInt
   /// Of the range's first byte.
   public var offset: UInt64
@@ -82,6 +86,7 @@ public struct BackendFileRange: Equatable, Sendable {
 /// Where bytes lie in a file that is read and written past the page cache: with memory, offsets and
 /// lengths that are multiples of the backend's minimum block. The descriptor is the backend's.
 public struct BackendDirectRange: Equatable, Sendable {
+  /// Of the backend's file, which was opened with O_DIRECT.
   public var descriptor: CInt
   /// Of the range's first byte.
   public var offset: UInt64
@@ -100,10 +105,14 @@ public struct BackendDirectRange: Equatable, Sendable {
 /// long as the backend is kept.
 @safe public struct BackendMapping: @unchecked Sendable {
   // Unchecked: an address; what lies there is the kernel's to order.
+  /// Where the medium's first byte lies.
   public let base: UnsafeMutableRawPointer
+  /// Of the whole medium.
   public let byteCount: UInt64
+  /// False for a medium that was opened for reading; then only reads may go through the mapping.
   public let isWritable: Bool
 
+  /// `base` stays the backend's: this value never unmaps it.
   public init(base: UnsafeMutableRawPointer, byteCount: UInt64, isWritable: Bool) {
     unsafe self.base = unsafe base
     self.byteCount = byteCount
@@ -138,8 +147,11 @@ public struct BackendBlockSizes: Equatable, Sendable {
 /// Any number of threads may call at once. Ranges lie inside `byteCount`. An operation that
 /// throws may have been done in part.
 public protocol BlockBackend: AnyObject, Sendable {
+  /// Never changes.
   var byteCount: UInt64 { get }
+  /// Never change; what does not keep to `minimum` is not asked.
   var blockSizes: BackendBlockSizes { get }
+  /// Never change.
   var capabilities: BackendCapabilities { get }
   /// What it is made of, for `status` and the log: a path, or `mirror(a, b)`.
   var summary: ByteString { get }

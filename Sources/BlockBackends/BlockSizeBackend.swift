@@ -9,6 +9,7 @@ import LinuxSystem
 import Synchronization
 import WireFormat
 
+/// A medium with blocks of another size; see the head of this file.
 public final class BlockSizeBackend: BlockBackend {
   public let byteCount: UInt64
   public let blockSizes: BackendBlockSizes

@@ -7,7 +7,9 @@ import WireFormat
 public final class DelayBackend: BlockBackend {
   /// How long an operation takes before the base is asked.
   public enum Mode: Sendable, Equatable {
+    /// At once.
     case none
+    /// So many, before the base is asked.
     case milliseconds(UInt64)
     /// Until the mode is switched.
     case held
@@ -21,6 +23,7 @@ public final class DelayBackend: BlockBackend {
   private let base: any BlockBackend
   private let state = Mutex(State())
 
+  /// Waits for nothing until `switchTo` is called.
   public init(over base: any BlockBackend) { self.base = base }
 
   /// From now on, for these operations.

@@ -5,7 +5,9 @@ import CLinux
 import LinuxSystem
 import WireFormat
 
+/// One block device, a disk or a partition, as the kernel describes it.
 public struct DeviceGeometry: Equatable, Sendable {
+  /// As BLKGETSIZE64 says.
   public var byteCount: UInt64
   /// The least that can be read and written past the page cache; 512 to 65536, a power of two.
   public var logicalBlockByteCount: UInt32
@@ -13,6 +15,7 @@ public struct DeviceGeometry: Equatable, Sendable {
   public var physicalBlockByteCount: UInt32
   /// What is best transferred at once, as of a RAID; 0: nothing is better than anything.
   public var optimalByteCount: UInt32
+  /// Seeks are expensive; false where the kernel does not tell.
   public var isRotational: Bool
   /// It can be told that nobody needs a range any more.
   public var canDiscard: Bool

@@ -18,7 +18,9 @@ public struct BackendOperations: OptionSet, Sendable {
 public final class ErrorBackend: BlockBackend {
   /// When to fail, and with what.
   public enum Mode: Sendable {
+    /// Everything goes through to the base.
     case working
+    /// These operations throw this error before the base is asked; the others go through.
     case failing(BackendOperations, BackendError)
     /// Call number `call` from now on fails (1 is the next), and no other.
     case failingOnce(call: Int, BackendError)
@@ -31,6 +33,7 @@ public final class ErrorBackend: BlockBackend {
   private let base: any BlockBackend
   private let state = Mutex(State())
 
+  /// Everything goes through until `switchTo` is called.
   public init(over base: any BlockBackend) { self.base = base }
 
   /// Starts the count of calls anew.

@@ -10,10 +10,13 @@ import LinuxSystem
 import Synchronization
 import WireFormat
 
+/// A file or device under an export, or under a part of one; see the head of this file.
 public final class FileBackend: BlockBackend {
+  /// How it is opened.
   public struct Options: OptionSet, Sendable {
     public let rawValue: UInt8
     public init(rawValue: UInt8) { self.rawValue = rawValue }
+    /// Writes of every kind throw `readOnly`.
     public static let readOnly = Options(rawValue: 1 << 0)
     /// Every write is durable before it is answered.
     public static let sync = Options(rawValue: 1 << 1)
@@ -148,6 +151,7 @@ public final class FileBackend: BlockBackend {
 }
 
 extension FileBackend {
+  /// Throws `truncated` where somebody has cut the file.
   public func read(
     into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
   ) throws(BackendError) {
@@ -220,6 +224,7 @@ extension FileBackend {
     if isDurable || isSync { try flush() }
   }
 
+  /// Does nothing where the file system or the device cannot do it.
   public func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
     try check(range)
     guard capabilities.contains(.write) else { throw .readOnly }

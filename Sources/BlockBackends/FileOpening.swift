@@ -8,13 +8,20 @@ import WireFormat
 extension FileBackend {
   /// Why a path cannot be served.
   public enum OpenError: Error, Equatable, Sendable {
+    /// The file is missing, or the system does not let it be opened.
     case cannotOpen(ByteString, SystemError)
+    /// It is a directory, a FIFO or the like.
     case notBlocks(ByteString)
+    /// Its file system refuses O_DIRECT.
     case noDirectIO(ByteString)
+    /// In bytes: a device, or a file that may only be read, is shorter than what is to be served.
     case sizeAboveDevice(ByteString, wanted: UInt64, actual: UInt64)
+    /// A regular file is shorter than what is to be served, and ftruncate(2) failed.
     case cannotGrow(ByteString, SystemError)
+    /// It was opened, and cannot be looked at.
     case system(ByteString, SystemError)
 
+    /// What happened, with the path, and what the administrator can do about it.
     public var report: (reason: String, advice: String) {
       switch self {
       case .cannotOpen(let path, .noSuchFile):

@@ -4,15 +4,18 @@ import WireFormat
 
 /// Why there is no layer to write into.
 public enum LayerError: Error, Equatable, Sendable {
+  /// The system refuses what a layer needs there, or the image is too large for one.
   case cannotKeep(directory: ByteString, SystemError)
   /// There is no such file.
   case gone(ByteString)
+  /// Somebody else has it locked, perhaps another process.
   case inUse(ByteString)
   /// Not a layer of ours, or one of another attachment, export or image.
   case foreign(ByteString, StaticFieldName)
   /// Cut off or overwritten.
   case torn(ByteString, StaticFieldName)
 
+  /// What happened, with the path, and what the administrator can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .cannotKeep(let directory, let error):

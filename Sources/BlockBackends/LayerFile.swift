@@ -26,9 +26,13 @@ import WireFormat
 
 /// Whose layer of what image this is.
 public struct LayerIdentity: Equatable, Sendable {
+  /// The first eight bytes of the attachment's token; 0 for a layer that all clients share.
   public var tokenHigh: UInt64
+  /// The last eight.
   public var tokenLow: UInt64
+  /// The export's name; of a layer that all clients share, its path.
   public var export: ByteString
+  /// Of the image below: over one of another size the layer is refused.
   public var imageByteCount: UInt64
   /// When the image was last written to: a layer over other bytes would be half of each. 0 where
   /// nothing tells.

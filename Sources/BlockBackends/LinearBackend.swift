@@ -6,6 +6,7 @@
 import LinuxSystem
 import WireFormat
 
+/// Several media as one; see the head of this file.
 public final class LinearBackend: BlockBackend {
   public let byteCount: UInt64
   public let blockSizes: BackendBlockSizes
@@ -139,6 +140,7 @@ extension LinearBackend {
     }
   }
 
+  /// Of every part, also after one has failed; throws what the first failed with.
   public func flush() throws(BackendError) { try flushAll(parts) }
 
   public func extents(

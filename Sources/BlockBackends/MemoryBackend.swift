@@ -12,6 +12,7 @@ import LinuxSystem
 import Synchronization
 import WireFormat
 
+/// A medium of zeroes that needs no file; see the head of this file.
 @safe public final class MemoryBackend: BlockBackend, @unchecked Sendable {
   // Unchecked: the address never changes, and what lies there is anybody's, see above.
   private static let chunkByteCount: UInt64 = 65536
@@ -125,10 +126,12 @@ extension MemoryBackend {
     ).initializeMemory(as: UInt8.self, repeating: 0)
   }
 
+  /// Zeroes the range: whole pages of it take no memory afterwards.
   public func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
     try writeZeroes(range, mayPunch: true, isDurable: isDurable)
   }
 
+  /// Does nothing: nothing of it outlives the process.
   public func flush() throws(BackendError) {}
 
   /// Chunks that were written to are looked at: what is zero there is told page by page.

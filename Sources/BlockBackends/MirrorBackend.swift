@@ -10,6 +10,7 @@ import LinuxSystem
 import Synchronization
 import WireFormat
 
+/// Several media with the same bytes; see the head of this file.
 public final class MirrorBackend: BlockBackend {
   public let byteCount: UInt64
   public let blockSizes: BackendBlockSizes
@@ -116,6 +117,7 @@ public final class MirrorBackend: BlockBackend {
     upkeep.wake()
   }
 
+  /// As it is at this moment; each number is read for itself.
   public var status: MirrorStatus {
     let good = core.good.load(ordering: .acquiring)
     let active = core.active.load(ordering: .acquiring)
@@ -245,6 +247,7 @@ extension MirrorBackend {
     }
   }
 
+  /// Zeroes the range on all halves if the first can do it without writing; else does nothing.
   public func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
     guard capabilities.contains(.trim) else { return try check(range) }
     do throws(BackendError) {
@@ -292,6 +295,7 @@ extension MirrorBackend {
 
   public func flush() throws(BackendError) { try core.flush() }
 
+  /// What the first good half says; all of it is data when that fails.
   public func extents(
     in range: Range<UInt64>, maximum: Int
   ) throws(BackendError) -> [BackendExtent] {

@@ -4,6 +4,7 @@
 import LinuxSystem
 import WireFormat
 
+/// How a mirror is kept up; what is not named is done as by default.
 public struct MirrorOptions: Sendable {
   /// So many bytes a second are copied at most while a half is brought up to date; 0: as many as
   /// can be.
@@ -26,6 +27,7 @@ public struct MirrorOptions: Sendable {
 public enum MirrorError: Error, Equatable, Sendable {
   /// A half, by its number from 1 on, and why it cannot be used.
   case half(Int, HalfRefusal)
+  /// Of halves that were named; 2 to 8 are possible.
   case halfCount(Int)
   /// None of the halves that are there has all that was written.
   case noGoodHalf
@@ -35,11 +37,14 @@ public enum MirrorError: Error, Equatable, Sendable {
   case stateLost
   /// Halves of several mirrors, or ones that were written to separately.
   case halvesDiffer
+  /// In bytes; `MirrorBackend.stateByteCount` says how long it must be.
   case stateTooSmall(needed: UInt64, actual: UInt64)
+  /// It could not be read or written.
   case state(BackendError)
   /// No space for what has to be remembered.
   case memory(SystemError)
 
+  /// What happened, and what the administrator can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .half(let half, let refusal):
@@ -81,17 +86,24 @@ public enum MirrorError: Error, Equatable, Sendable {
 
 /// Why a half of a mirror is not used.
 public enum HalfRefusal: Error, Equatable, Sendable {
+  /// It could not be opened, or the mirror has no half of that number.
   case notThere
+  /// Its label could not be read, or its return could not be written down.
   case unreadable(BackendError)
+  /// It cannot be written to.
   case readOnly
+  /// In bytes.
   case tooSmall(needed: UInt64, actual: UInt64)
   /// Of another mirror, or somebody else's bytes.
   case foreign
   /// Written to elsewhere since it left.
   case diverged
+  /// It is in use, or a copy of it, label and all, is named besides.
   case inUse
+  /// Its minimum block, in bytes, is larger than that of the mirror, or than 4096.
   case coarse(minimum: UInt32)
 
+  /// What follows "half N", and what the administrator can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .notThere: ("is not there", "bring it back")
@@ -120,12 +132,15 @@ public enum HalfRefusal: Error, Equatable, Sendable {
 public enum MirrorEvent: Equatable, Sendable {
   /// A half failed and is used no more; the others go on.
   case outOfUse(half: Int, BackendError, remaining: Int)
+  /// A half that is named is not used; told when the mirror begins.
   case refused(half: Int, HalfRefusal)
   /// So many bytes of a half are copied from the others.
   case resyncBegins(half: Int, byteCount: UInt64)
+  /// The half has everything again, and is read from.
   case resyncEnds(half: Int)
   /// It was being written to when the server ended: so many bytes are made the same.
   case settling(byteCount: UInt64)
+  /// All good halves have the same bytes again.
   case settled
   /// A region cannot be read from the only half that has it.
   case unreadable(half: Int, offset: UInt64, BackendError)
@@ -142,6 +157,7 @@ public enum MirrorEvent: Equatable, Sendable {
     }
   }
 
+  /// What happened, for the log, and what can be done about it; nil: nothing needs to be.
   public var report: (reason: String, advice: String?) {
     switch self {
     case .outOfUse(let half, let error, let remaining):
@@ -178,23 +194,32 @@ public enum MirrorEvent: Equatable, Sendable {
 
 /// For `status`.
 public struct MirrorStatus: Equatable, Sendable {
+  /// As `status` shows it.
   public enum HalfState: String, Equatable, Sendable {
+    /// `good`: it has everything. `resyncing`: it takes writes, and what it missed is being copied.
     case good, resyncing
+    /// It is neither read nor written.
     case outOfUse = "out of use"
   }
+  /// One half, whether its medium is there or not.
   public struct Half: Equatable, Sendable {
     /// Its place in the configuration, from 1 on; 0: it is no longer named there.
     public var number: Int
+    /// Of its medium; "missing" where there is none.
     public var summary: ByteString
+    /// Only a half that is good is read from.
     public var state: HalfState
     /// What it has missed, in whole regions.
     public var staleByteCount: UInt64
   }
+  /// In the order of the mirror's own state, present or not.
   public var halves: [Half]
+  /// Of the mirror, without the labels of its halves.
   public var byteCount: UInt64
   /// In which good halves may differ, after a crash.
   public var unsettledByteCount: UInt64
 
+  /// Every half has everything, and no crash has left a doubt.
   public var isWhole: Bool {
     unsettledByteCount == 0 && halves.allSatisfy { $0.state == .good }
   }

@@ -20,7 +20,9 @@ import LinuxSystem
 import Synchronization
 import WireFormat
 
+/// An image that is only read, and a layer that takes the writes; see the head of this file.
 public final class OverlayBackend: BlockBackend {
+  /// What the layer takes over at once; a write of one byte copies so many from the base.
   public static let blockByteCount: UInt64 = 65536
   /// The blocks of one word of the map.
   private static let regionByteCount = blockByteCount * 64
@@ -239,6 +241,7 @@ extension OverlayBackend {
     }
   }
 
+  /// Does nothing for a layer without a name, which nobody could find again.
   public func flush() throws(BackendError) {
     guard file.isKept else { return }
     try flushing.withLock { _ throws(BackendError) in

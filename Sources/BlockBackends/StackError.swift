@@ -10,8 +10,10 @@ public enum StackError: Error, Equatable, Sendable {
   case tooLarge(kind: String)
   /// Not a power of two in the range, or not a multiple of the blocks below.
   case chunk(UInt64, minimum: UInt64, maximum: UInt64)
+  /// No power of two from 1 to 65536.
   case blockSize(UInt64)
 
+  /// What does not fit, and what to write instead.
   public var report: (reason: String, advice: String) {
     switch self {
     case .tooFew(let kind, let wanted, let actual):

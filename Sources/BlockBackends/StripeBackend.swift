@@ -6,9 +6,13 @@
 import LinuxSystem
 import WireFormat
 
+/// Several media in turns; see the head of this file.
 public final class StripeBackend: BlockBackend {
+  /// 4 KiB; the largest minimum block of the media where that is more.
   public static let chunkByteCountMinimum: UInt64 = 4096
+  /// 64 MiB.
   public static let chunkByteCountMaximum: UInt64 = 64 << 20
+  /// 64 KiB, of a stripe for which nothing is written.
   public static let chunkByteCountDefault: UInt64 = 65536
 
   public let byteCount: UInt64
@@ -150,8 +154,10 @@ extension StripeBackend {
     }
   }
 
+  /// Of every part, also after one has failed; throws what the first failed with.
   public func flush() throws(BackendError) { try flushAll(parts) }
 
+  /// Of at most 4096 chunks a call.
   public func extents(
     in range: Range<UInt64>, maximum: Int
   ) throws(BackendError) -> [BackendExtent] {
