@@ -49,6 +49,7 @@ public func runProgram(_ words: [ByteString]) throws(SystemError) -> CInt {
 /// A peer that hangs up, or a reader of our output that does, is an error and not the end.
 public func ignoreBrokenPipes() { clinux_ignore_signal(13) }  // SIGPIPE on every Linux.
 
+/// Ends the process at once: nothing is flushed, nothing that was registered for the end is called.
 public func exitProcess(_ status: CInt) -> Never {
   clinux_exit_now(status)
 }

@@ -3,6 +3,7 @@ import CLinux
 
 /// A moment of CLOCK_MONOTONIC.
 public struct MonotonicTime: Comparable, Sendable {
+  /// Since a moment near the boot; time in which the machine sleeps does not count.
   public let nanoseconds: UInt64
   public init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
 
@@ -26,10 +27,13 @@ public struct MonotonicTime: Comparable, Sendable {
 
 /// When something must have happened. `never` is the end of time.
 public struct Deadline: Sendable {
+  /// The first moment that is too late.
   public let time: MonotonicTime
   public init(at time: MonotonicTime) { self.time = time }
+  /// `pollMilliseconds` is then -1, and `hasPassed` false for ever.
   public static let never = Deadline(at: MonotonicTime(nanoseconds: .max))
 
+  /// So many from now on.
   public static func milliseconds(_ count: UInt64) -> Deadline {
     Deadline(at: MonotonicTime.now.advanced(byMilliseconds: count))
   }
@@ -45,6 +49,7 @@ public struct Deadline: Sendable {
     return CInt(min((time.nanoseconds - now.nanoseconds) / 1_000_000 + 1, 86_400_000))
   }
 
+  /// The one that passes first.
   public func earlier(of other: Deadline) -> Deadline {
     other.time < time ? other : self
   }

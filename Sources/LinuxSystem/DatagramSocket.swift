@@ -3,8 +3,10 @@ import CLinux
 
 /// A UDP socket that talks to one peer: connect(2) lets the kernel drop what others send.
 public struct DatagramSocket: ~Copyable {
+  /// Non-blocking; closed with the value.
   public let descriptor: FileDescriptor
 
+  /// Sends nothing: with UDP an error says that there is no route, not that the peer is away.
   public static func connect(to address: SocketAddress) throws(SystemError) -> DatagramSocket {
     let number = try checked(clinux_socket(address.family, CInt(clinux_SOCK_DGRAM), 0))
     let socket = DatagramSocket(descriptor: FileDescriptor(owning: number))
@@ -21,6 +23,8 @@ public struct DatagramSocket: ~Copyable {
     return SocketAddress(raw: raw)
   }
 
+  /// One datagram. EAGAIN when there is no room for it, ECONNREFUSED when an earlier one met a
+  /// closed port.
   public func send(_ bytes: [UInt8]) throws(SystemError) {
     let number = descriptor.rawValue
     _ = try retryingInterrupts {

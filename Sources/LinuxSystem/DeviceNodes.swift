@@ -4,6 +4,7 @@
 import CLinux
 public import WireFormat
 
+/// What mknod(2) makes of the numbers.
 public enum DeviceNodeKind: Sendable { case block, character }
 
 /// The number in the name of a disk, `/dev/nbd0` or `nbd0` with the driver's prefix `nbd`; nil for

@@ -23,20 +23,23 @@ import WireFormat
 public struct OpenFlags: OptionSet, Sendable {
   public let rawValue: CInt
   public init(rawValue: CInt) { self.rawValue = rawValue }
+  /// O_RDONLY, which is no bit. Source of the numbers: Linux `include/uapi/asm-generic/fcntl.h`.
   public static let readOnly = OpenFlags([])
-  public static let writeOnly = OpenFlags(rawValue: 0o1)
-  public static let readWrite = OpenFlags(rawValue: 0o2)
-  public static let create = OpenFlags(rawValue: 0o100)
-  public static let exclusive = OpenFlags(rawValue: 0o200)
-  public static let truncate = OpenFlags(rawValue: 0o1000)
-  public static let append = OpenFlags(rawValue: 0o2000)
-  public static let nonBlocking = OpenFlags(rawValue: 0o4000)
+  public static let writeOnly = OpenFlags(rawValue: 0o1)  // O_WRONLY
+  public static let readWrite = OpenFlags(rawValue: 0o2)  // O_RDWR
+  public static let create = OpenFlags(rawValue: 0o100)  // O_CREAT
+  public static let exclusive = OpenFlags(rawValue: 0o200)  // O_EXCL
+  public static let truncate = OpenFlags(rawValue: 0o1000)  // O_TRUNC
+  public static let append = OpenFlags(rawValue: 0o2000)  // O_APPEND
+  public static let nonBlocking = OpenFlags(rawValue: 0o4000)  // O_NONBLOCK
   /// A place and not what is in it: for who only goes there, or looks from there.
   public static let path = OpenFlags(rawValue: clinux_O_PATH())
+  /// O_DIRECT, whose number differs from machine to machine: past the page cache.
   public static let direct = OpenFlags(rawValue: clinux_O_DIRECT())
 }
 
 extension FileDescriptor {
+  /// open(2); `mode` counts only when the file is made, and the process's umask is taken from it.
   public static func open(
     _ path: ByteString, _ flags: OpenFlags = .readOnly, mode: UInt32 = 0o644
   ) throws(SystemError) -> FileDescriptor {

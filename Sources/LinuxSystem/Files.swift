@@ -34,6 +34,7 @@ public func replaceFile(
   }
 }
 
+/// unlink(2): a link and not what it points at. ENOENT when there is none.
 public func removeFile(_ path: ByteString) throws(SystemError) {
   _ = try unsafe withCString(path) { unsafe clinux_unlink($0) }  // SAFETY: a terminated copy.
 }
@@ -57,18 +58,23 @@ public func makeDirectories(_ path: ByteString) throws(SystemError) {
 
 /// What stat(2) says of a file.
 public struct FileStatus: Equatable, Sendable {
+  /// Symbolic links are followed. `other`: a FIFO, socket or character device.
   public enum Kind: Equatable, Sendable { case regular, blockDevice, directory, other }
   public let kind: Kind
+  /// 0 for a device, whatever it holds.
   public let byteCount: UInt64
   /// Seconds since 1970.
   public let modifiedSeconds: Int64
   /// Of the device that the file is, for block devices.
   public let deviceMajor: UInt32
+  /// As `deviceMajor`.
   public let deviceMinor: UInt32
   /// Of the file system that it lies in; with `inode` no other file has it.
   public let device: UInt64
+  /// Of the file, among those of its file system.
   public let inode: UInt64
 
+  /// From what `clinux_stat` has filled.
   public init(_ status: clinux_status) {
     kind =
       switch status.mode & UInt32(clinux_mode_type_mask) {
@@ -86,6 +92,7 @@ public struct FileStatus: Equatable, Sendable {
   }
 }
 
+/// stat(2): of what a symbolic link points at. ENOENT when there is nothing.
 public func fileStatus(_ path: ByteString) throws(SystemError) -> FileStatus {
   var status = clinux_status()
   _ = try unsafe withCString(path) { pointer in
@@ -95,6 +102,7 @@ public func fileStatus(_ path: ByteString) throws(SystemError) -> FileStatus {
   return FileStatus(status)
 }
 
+/// False also where stat(2) fails for another reason, as in a directory that may not be searched.
 public func fileExists(_ path: ByteString) -> Bool {
   (try? fileStatus(path)) != nil
 }

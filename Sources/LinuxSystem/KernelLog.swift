@@ -8,13 +8,15 @@ import WireFormat
 
 /// How loud a line is. Raw values are the kernel's log levels. Source: linux/kern_levels.h.
 public enum LogLevel: UInt8, Sendable {
-  case error = 3
-  case warning = 4
-  case notice = 5
-  case info = 6
+  case error = 3  // KERN_ERR
+  case warning = 4  // KERN_WARNING
+  case notice = 5  // KERN_NOTICE
+  case info = 6  // KERN_INFO
 }
 
+/// Where the lines of one program go; see the head of this file.
 public struct Log: Sendable {
+  /// `kernel`: /dev/kmsg, and standard error besides where the console would not show the line.
   public enum Destination: Equatable, Sendable { case standardError, kernel }
   /// The longest line, program name and all: /dev/kmsg takes 1024 bytes less its own prefix.
   public static let lineByteCountMaximum = 900
@@ -35,7 +37,7 @@ public struct Log: Sendable {
     return mounts != nil
   }
 
-  /// One fact, then what to do next. Control characters are escaped, long lines are cut.
+  /// One fact, then what to do next. Control characters become `?`, long lines are cut.
   public func write(_ level: LogLevel, _ fact: String, next: String? = nil) {
     var text = fact
     if let next { text += "; " + next }

@@ -9,10 +9,13 @@ public import WireFormat
 
 /// Why a question to the kernel has no good answer.
 public enum NetlinkError: Error, Equatable, Sendable {
+  /// A call to the socket failed on this side.
   case failed(SystemError)
   /// The kernel refused, with its own words when it has any.
   case refused(SystemError, kernelText: ByteString?)
+  /// The kernel's answer does not decode.
   case malformed(WireError)
+  /// The deadline passed first.
   case noAnswer
 
   /// The errno behind it, if there is one.
@@ -23,6 +26,7 @@ public enum NetlinkError: Error, Equatable, Sendable {
     }
   }
 
+  /// What happened, with the kernel's own words, for people.
   public var reason: String {
     switch self {
     case .failed(let error): "netlink: \(error.text)"
@@ -38,10 +42,12 @@ public enum NetlinkError: Error, Equatable, Sendable {
   }
 }
 
+/// One socket of one thread; see the head of this file.
 public struct NetlinkSocket: ~Copyable {
   private let descriptor: FileDescriptor
   private var sequence: UInt32 = 0
 
+  /// Of the generic family: `family` says which of its parts have which number.
   public init() throws(SystemError) {
     try self.init(protocol: CInt(clinux_NETLINK_GENERIC))
   }

@@ -4,10 +4,13 @@ public import WireFormat
 
 /// An address that a stream can be connected to. Holds what connect(2) takes.
 public struct SocketAddress: Sendable {
+  /// The address and its length, as the shims have them.
   public let raw: clinux_address
 
+  /// As a shim has filled it.
   public init(raw: clinux_address) { self.raw = raw }
 
+  /// `octets` in network order; traps unless there are four.
   public init(ipv4 octets: [UInt8], port: UInt16) {
     precondition(octets.count == 4, "an IPv4 address has 4 octets")
     var raw = clinux_address()
@@ -69,6 +72,7 @@ public struct SocketAddress: Sendable {
 }
 
 extension SocketAddress {
+  /// A path of this machine or an abstract name, without TCP's options.
   public var isUnix: Bool { family == CInt(clinux_AF_UNIX) }
 
   /// The address without its brackets, and the port; a path and 0 for a Unix socket, all of it and 0

@@ -5,9 +5,12 @@
 import CLinux
 import WireFormat
 
+/// One end of a connected stream; see the head of this file.
 public struct StreamSocket: ~Copyable {
+  /// Closed with the value, unless `releaseDescriptor` was called.
   public let descriptor: FileDescriptor
 
+  /// A socket that is connected and non-blocking already.
   public init(owning descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
 
   /// Connects, from `source` when given, with TCP_NODELAY set (nbd-server and others cost 45 ms

@@ -43,6 +43,8 @@ public enum TaskGuard: CaseIterable, Sendable {
   /// device stands still. Source: `gfp_to_alloc_flags()` in Linux `mm/page_alloc.c`.
   case realTime
 
+  /// To this process; `ioFlusher` and `realTime` to this thread and those that it makes later.
+  /// Throws what the system says, EPERM and the like, when there is no right to it.
   public func apply() throws(SystemError) {
     switch self {
     case .memory: _ = try checked(clinux_lock_memory())
@@ -106,6 +108,7 @@ public func runFromMemory() {
 public enum AllocationSeal {
   /// What was allocated since the seal.
   public struct Counts: Equatable, Sendable {
+    /// By all threads.
     public var all: UInt64
     /// What the reserve could not give: it came from the kernel.
     public var fromSystem: UInt64
@@ -118,6 +121,7 @@ public enum AllocationSeal {
   /// Set to anything, it makes `seal` strict.
   public static let strictnessVariable = "ROOTLINK_STRICT"
 
+  /// Whether this is the static client; elsewhere `counts` stays at 0.
   public static var isGuarded: Bool { clinux_allocation_is_guarded() != 0 }
 
   /// From here on this process takes no memory from the kernel: what threads like the one that
@@ -136,6 +140,7 @@ public enum AllocationSeal {
   /// This thread carries data: from here on it allocates nothing at all.
   public static func allocateNothing() { clinux_bare_task() }
 
+  /// From the seal until now.
   public static var counts: Counts {
     var raw = clinux_allocation_counts()
     unsafe clinux_read_allocation_counts(&raw)  // SAFETY: a structure of ours that the call fills.

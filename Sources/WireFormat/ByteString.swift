@@ -3,14 +3,18 @@
 // printed escaped. `String` is for what we say ourselves: comparing two of them does not link in
 // Embedded Swift, and what a peer calls text need not be UTF-8.
 
+/// Text as bytes; see the head of this file. Nothing is said of what they are: UTF-8, printable or
+/// with a NUL.
 public struct ByteString: Hashable, Sendable, ExpressibleByStringLiteral {
   public var bytes: [UInt8]
 
   public init() { bytes = [] }
   public init(_ bytes: [UInt8]) { self.bytes = bytes }
   public init(_ bytes: ArraySlice<UInt8>) { self.bytes = Array(bytes) }
+  /// In UTF-8.
   public init(_ text: String) { bytes = Array(text.utf8) }
   public init(stringLiteral text: String) { bytes = Array(text.utf8) }
+  /// For bytes that lie in a peer's message.
   public init(copying span: Span<UInt8>) {
     bytes = []
     bytes.reserveCapacity(span.count)
@@ -65,6 +69,7 @@ extension ByteString {
     ByteString(bytes.map { $0 >= 0x41 && $0 <= 0x5a ? $0 | 0x20 : $0 })
   }
 
+  /// ASCII digits, at least one.
   public var isAllDigits: Bool { !isEmpty && bytes.allSatisfy { $0 >= 0x30 && $0 <= 0x39 } }
 
   /// The value of decimal digits and nothing else; nil for anything else or above `maximum`.

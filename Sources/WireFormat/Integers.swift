@@ -6,6 +6,7 @@
 
 extension Span where Element == UInt8 {
   @inlinable
+  /// Traps when fewer bytes than `T` has follow `offset`.
   public func bigEndian<T: FixedWidthInteger & UnsignedInteger>(_: T.Type, at offset: Int) -> T {
     var value: T = 0
     for index in 0..<(T.bitWidth / 8) {
@@ -15,6 +16,7 @@ extension Span where Element == UInt8 {
   }
 
   @inlinable
+  /// Traps when fewer bytes than `T` has follow `offset`.
   public func littleEndian<T: FixedWidthInteger & UnsignedInteger>(_: T.Type, at offset: Int) -> T {
     var value: T = 0
     for index in stride(from: T.bitWidth / 8 - 1, through: 0, by: -1) {
@@ -36,6 +38,7 @@ extension Span where Element == UInt8 {
 
 extension OutputSpan where Element == UInt8 {
   @inlinable
+  /// Traps when there is no room for all bytes of `value`.
   public mutating func append<T: FixedWidthInteger & UnsignedInteger>(bigEndian value: T) {
     for shift in stride(from: T.bitWidth - 8, through: 0, by: -8) {
       append(UInt8(truncatingIfNeeded: value &>> T(shift)))
@@ -43,6 +46,7 @@ extension OutputSpan where Element == UInt8 {
   }
 
   @inlinable
+  /// Traps when there is no room for all bytes of `value`.
   public mutating func append<T: FixedWidthInteger & UnsignedInteger>(littleEndian value: T) {
     for shift in stride(from: 0, to: T.bitWidth, by: 8) {
       append(UInt8(truncatingIfNeeded: value &>> T(shift)))
@@ -50,6 +54,7 @@ extension OutputSpan where Element == UInt8 {
   }
 
   @inlinable
+  /// Traps when there is no room for all of them.
   public mutating func append(bytes: [UInt8]) {
     for byte in bytes { append(byte) }
   }
@@ -63,6 +68,7 @@ extension OutputSpan where Element == UInt8 {
 
 extension Array where Element == UInt8 {
   @inlinable
+  /// As many bytes as `T` has, whatever the value.
   public mutating func append<T: FixedWidthInteger & UnsignedInteger>(bigEndian value: T) {
     for shift in stride(from: T.bitWidth - 8, through: 0, by: -8) {
       append(UInt8(truncatingIfNeeded: value &>> T(shift)))
@@ -70,6 +76,7 @@ extension Array where Element == UInt8 {
   }
 
   @inlinable
+  /// In the byte order of this machine, as netlink and ublk have it.
   public mutating func append<T: FixedWidthInteger & UnsignedInteger>(native value: T) {
     for index in 0..<(T.bitWidth / 8) {
       #if _endian(little)

@@ -5,10 +5,12 @@
 
 /// Writes one value, which may be an object or a list. Whoever calls opens and closes in pairs.
 public struct JSONWriter: Sendable {
+  /// What has been written; valid JSON once all that was opened is closed.
   public private(set) var bytes: [UInt8] = []
   /// Whether the next member or element stands behind another one.
   private var needsComma = false
 
+  /// For one value of any kind.
   public init() {}
 
   public mutating func beginObject() { open(0x7b) }
@@ -29,6 +31,7 @@ public struct JSONWriter: Sendable {
   public mutating func number(_ value: UInt64) { literal("\(value)") }
   public mutating func string(_ text: String) { string(ByteString(text)) }
 
+  /// Escaped; a byte that is no part of well-formed UTF-8 becomes U+FFFD.
   public mutating func string(_ text: ByteString) {
     separate()
     bytes.append(0x22)
@@ -56,16 +59,19 @@ public struct JSONWriter: Sendable {
 
   // MARK: Members in one call
 
+  /// A key and its value; null for nil.
   public mutating func member(_ name: String, _ value: ByteString?) {
     key(name)
     if let value { string(value) } else { null() }
   }
 
+  /// A key and its value; null for nil.
   public mutating func member(_ name: String, _ value: UInt32?) {
     key(name)
     if let value { number(UInt64(value)) } else { null() }
   }
 
+  /// A key and its value; null for nil.
   public mutating func member(_ name: String, _ value: Bool?) {
     key(name)
     if let value { boolean(value) } else { null() }

@@ -2,9 +2,11 @@
 // Small files that one of our programs leaves for another: a line `NAME=VALUE` for each thing. What of
 // a value is no printable ASCII stands as `\xNN`. A name may come more than once.
 
+/// The lines of one such file, in order; see the head of this file.
 public struct NamedLines {
   private var lines: [(name: ByteString, value: ByteString)] = []
 
+  /// No line at all.
   public init() {}
 
   /// Nil when `text` is longer than `limit` bytes, or a line has no `=` or a bad escape.
@@ -18,11 +20,13 @@ public struct NamedLines {
     }
   }
 
+  /// Behind the lines of the same name. `name` has neither `=` nor a line end, and is not escaped.
   public mutating func add(_ name: ByteString, _ value: ByteString) { lines.append((name, value)) }
   public mutating func add(_ name: ByteString, _ number: UInt64) {
     add(name, ByteString("\(number)"))
   }
 
+  /// The whole file; `init(decoding:limit:)` reads the same values from it.
   public var encoded: ByteString {
     var text: ByteString = ""
     for (name, value) in lines {

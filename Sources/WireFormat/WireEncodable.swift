@@ -18,6 +18,7 @@ extension WireEncodable {
 }
 
 extension Array where Element == UInt8 {
+  /// Appends the message, and grows by exactly its `encodedByteCount`.
   public mutating func append(encoding message: some WireEncodable) {
     append(addingCapacity: message.encodedByteCount) { output in message.encode(into: &output) }
   }
