@@ -11,15 +11,19 @@ public import WireFormat
 public struct HostLookup: Sendable {
   /// At most this many servers are asked, as resolv.conf(5) has it.
   public static let serverCountMaximum = 3
+  /// At most this many are tried for one name.
   public static let searchDomainCountMaximum = 6
 
+  /// In the order in which they are asked.
   public var nameServers: [SocketAddress]
+  /// In the order in which they are tried, for names without a dot.
   public var searchDomains: [ByteString]
   /// What hosts(5) says: names and their addresses.
   public var knownHosts: [KnownHost]
   /// How long one server may take for one name; each is asked twice.
   public var answerMilliseconds: UInt64 = 2_000
 
+  /// Cuts both lists to their limits.
   public init(
     nameServers: [SocketAddress], searchDomains: [ByteString] = [], knownHosts: [KnownHost] = []
   ) {
@@ -31,8 +35,11 @@ public struct HostLookup: Sendable {
 
 /// A name with its address, 4 or 16 octets.
 public struct KnownHost: Sendable {
+  /// Compared without regard to the case of ASCII letters.
   public let name: ByteString
+  /// In network order.
   public let octets: [UInt8]
+  /// `octets`: 4 or 16; not looked at here.
   public init(name: ByteString, octets: [UInt8]) {
     self.name = name
     self.octets = octets
@@ -41,13 +48,18 @@ public struct KnownHost: Sendable {
 
 /// Why a name has no address.
 public enum ResolutionError: Error, Equatable, Sendable {
+  /// Neither an address nor what DNS takes for a name.
   case notAName(ByteString)
+  /// Not in `knownHosts`, and there is nobody to ask.
   case noNameServer(ByteString)
+  /// A name server says that there is none.
   case noSuchName(ByteString)
   /// Known, but with addresses of neither kind.
   case noAddress(ByteString)
+  /// None of the `servers` that were asked said anything of use in time.
   case noAnswer(ByteString, servers: Int)
 
+  /// What happened, and what a person at the console can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .notAName(let name):

@@ -13,17 +13,22 @@ public struct ConnectionLimits: Sendable {
   /// 10 s for the whole handshake: qemu-nbd drops a client that takes longer.
   public var negotiateMilliseconds: UInt64 = 10_000
 
+  /// The defaults of the properties.
   public init() {}
 }
 
 /// Why an address gave no export.
 public indirect enum ConnectionError: Error, Equatable, Sendable {
+  /// No connection came about; `timedOut` when nothing answered.
   case notConnected(address: ByteString, SystemError)
   /// Connected, and then silent.
   case silent(address: ByteString, NegotiationStage, seconds: UInt64)
+  /// It broke during the handshake.
   case lost(address: ByteString, SystemError)
+  /// The handshake ended without an export.
   case notNegotiated(address: ByteString, NegotiationError)
 
+  /// What happened, with the address, and what a person at the console can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .notConnected(let address, .timedOut):
@@ -74,10 +79,15 @@ private func stageText(_ stage: NegotiationStage) -> String {
 
 /// A connection that has reached an export. The socket is the kernel's or the caller's to use.
 public struct NBDConnection: ~Copyable {
+  /// Non-blocking; nothing has been read of it beyond the handshake.
   public let socket: StreamSocket
+  /// What the server offers under the first of the names that it has.
   public let export: NegotiatedExport
+  /// Of the server, as it was asked for.
   public let address: SocketAddress
+  /// How long the connection took; for the log.
   public let connectMilliseconds: UInt64
+  /// How long the handshake took on this connection; for the log.
   public let negotiateMilliseconds: UInt64
 
   /// Asks for each of `names` in turn, on one connection where the server allows it. `identity`:

@@ -6,15 +6,23 @@ import CLinux
 import LinuxSystem
 import WireFormat
 
+/// A socket that waits for connections of NBD's clients, or of others; closed with the object, and
+/// its path removed if it made one.
 public final class Listener: Sendable {
   /// Why nothing can be listened on.
   public enum ListenError: Error, Equatable, Sendable {
+    /// The host has no address that this machine could listen on.
     case unknownHost(ByteString)
+    /// Somebody listens there already, or the path is no socket.
     case inUse(ByteString)
+    /// The system does not let this user listen there.
     case noPermission(ByteString)
+    /// An address of RDMA, which is `RNBDServer`'s.
     case notSupported(ByteString)
+    /// Whatever else the system said.
     case system(ByteString, SystemError)
 
+    /// What happened, with the address that was wanted, and what the administrator can do about it.
     public var report: (reason: String, advice: String) {
       switch self {
       case .unknownHost(let address):
@@ -260,8 +268,11 @@ extension Listener {
   }
 }
 
+/// A connection that was accepted, and not yet served.
 public struct AcceptedConnection: ~Copyable {
+  /// Non-blocking.
   public let descriptor: FileDescriptor
+  /// As the log calls it: `tcp:192.0.2.1:4321`; of a Unix socket, the listener's own address.
   public let client: ByteString
 
   init(descriptor: consuming FileDescriptor, client: ByteString) {
@@ -269,5 +280,6 @@ public struct AcceptedConnection: ~Copyable {
     self.client = client
   }
 
+  /// Hands the descriptor on, which is closed by its new owner.
   public consuming func takeDescriptor() -> FileDescriptor { descriptor }
 }

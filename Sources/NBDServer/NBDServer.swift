@@ -12,24 +12,30 @@ import WireFormat
 public struct NBDServerLimits: Equatable, Sendable {
   /// From the acceptance to the end of the negotiation.
   public var handshakeMilliseconds: UInt64 = 10_000
+  /// Options that a client may send before it enters an export; one more ends the connection.
   public var optionCount = 64
 
+  /// The defaults of the properties.
   public init() {}
 }
 
 /// One fact for the log.
 public enum SessionEvent: Equatable, Sendable {
+  /// The connection was not served, and closed without a word.
   case refused(client: ByteString, ConnectionRefusal)
   /// The connection ended before an export was entered.
   case noSession(client: ByteString, reason: String)
   /// The export is there and could not be opened for this session.
   case notOpened(client: ByteString, export: ByteString, reason: String, advice: String)
+  /// The negotiation is over, and the export is open; `number` is that of the session registry.
   case opened(number: UInt64, client: ByteString, export: ByteString, access: AccessMode)
+  /// The session is over; `counters` are all of its requests.
   case closed(
     number: UInt64, client: ByteString, export: ByteString, reason: String,
     counters: SessionCounters)
 }
 
+/// Serves NBD to any number of clients. Any thread may call.
 public final class NBDServer: Sendable {
   private let directory: DeviceDirectory
   let registry: SessionRegistry

@@ -5,8 +5,11 @@
 public import BlockServer
 public import Logging
 
+/// Writes the program's log; see the head of this file.
 public struct LogOutput: LogHandler {
+  /// What is less important is not written; at first that of the settings.
   public var logLevel: Logger.Level
+  /// Written with each line in logfmt and JSON, with that of the event; an event's own wins.
   public var metadata = Logger.Metadata()
   private let format: LogSettings.Format
   /// The journal reads a line's importance from its beginning. Source: sd-daemon(3).
@@ -27,11 +30,13 @@ public struct LogOutput: LogHandler {
     self.write = write
   }
 
+  /// Of `metadata`.
   public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
     get { metadata[key] }
     set { metadata[key] = newValue }
   }
 
+  /// Writes one line, and returns when `write` does.
   public func log(event: LogEvent) {
     let values = metadata.merging(event.metadata ?? [:]) { $1 }
       .map { (key: $0.key, value: $0.value) }.sorted { $0.key < $1.key }

@@ -7,6 +7,7 @@ import Foundation
 public import LinuxSystem
 import Synchronization
 
+/// Answers HTTP requests for metrics; any thread may call.
 public final class MetricsAnswerer: Sendable {
   /// Who comes while so many are being answered is told to come back.
   public static let connectionCountMaximum = 8

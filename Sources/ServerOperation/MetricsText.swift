@@ -7,13 +7,18 @@ import CLinux
 
 /// What the process itself takes.
 public struct ProcessUsage: Equatable, Sendable {
+  /// User and system time since the start.
   public var cpuSeconds = 0.0
+  /// What is in memory now.
   public var residentBytes: UInt64 = 0
+  /// The most that ever was, with the process's code.
   public var residentMaximumBytes: UInt64 = 0
+  /// Open ones, without the one that counting takes.
   public var descriptorCount: UInt64 = 0
 
   public init() {}
 
+  /// Of this process now; 0 where /proc does not tell.
   public static var own: ProcessUsage {
     var raw = clinux_usage()
     // SAFETY: a structure of ours that the call fills.
@@ -27,12 +32,16 @@ public struct ProcessUsage: Equatable, Sendable {
   }
 }
 
+/// One answer to a collector, as text.
 public struct MetricsText {
+  /// Of the HTTP answer that carries `text`.
   public static let contentType = "text/plain; version=0.0.4; charset=utf-8"
 
+  /// All families, each with its samples.
   public private(set) var text = ""
   private var current = ""
 
+  /// `status` and `usage` of one moment; what `status` does not know has no sample.
   public init(_ status: ServerStatus, _ usage: ProcessUsage) {
     server(status)
     let exports = status.exports

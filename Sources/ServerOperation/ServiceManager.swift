@@ -24,6 +24,7 @@ public struct ServiceEnvironment: Equatable, Sendable {
 
   /// The first descriptor. Source: `SD_LISTEN_FDS_START` in sd_listen_fds(3).
   public static let firstSocket: CInt = 3
+  /// Of `LISTEN_FDS`: with more, none is taken.
   public static let socketCountMaximum = 64
 
   /// Decides; `variable` gives the value of one. What is meant for another process is nobody's.
@@ -81,16 +82,20 @@ public func isListening(_ number: CInt) -> Bool { clinux_is_listening(number) !=
 
 /// One message to the service manager.
 public enum ServiceMessage: Equatable, Sendable {
+  /// The service is up, or up again after `reloading`.
   case ready
   /// At so many microseconds of CLOCK_MONOTONIC; `ready` ends it.
   case reloading(microseconds: UInt64)
+  /// The service has begun to end.
   case stopping
   /// It may take so much longer, from now on.
   case extendTimeout(microseconds: UInt64)
+  /// What the watchdog waits for.
   case alive
   /// One line for people.
   case status(String)
 
+  /// As sd_notify(3) wants it: lines of `NAME=VALUE`, without a last line end.
   public var text: String {
     switch self {
     case .ready: "READY=1"
@@ -111,12 +116,14 @@ public final class ServiceManager: Sendable {
   /// Nil: it does not want to know.
   public let aliveMilliseconds: UInt64?
 
+  /// Opens nothing yet.
   public init(_ environment: ServiceEnvironment) {
     path = environment.notifyPath
     // Twice as often as it must be: one may be late.
     aliveMilliseconds = environment.watchdogMicroseconds.map { max($0 / 2000, 1) }
   }
 
+  /// All in one datagram; returns at once, whether or not it arrives.
   public func send(_ messages: ServiceMessage...) {
     guard let path, let address = try? SocketAddress(unixPath: path),
       let socket = try? DatagramSocket.connect(to: address)
