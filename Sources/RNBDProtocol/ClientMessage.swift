@@ -4,9 +4,13 @@ public import WireFormat
 /// What a server gets: one of the four messages that a client sends. `bytes` is a copy that the
 /// client can no longer write to.
 public enum ClientMessage: Equatable, Sendable {
+  /// The first of a session: which version the client speaks.
   case sessionInformation(SessionInformation)
+  /// To open a device by its name.
   case open(OpenRequest)
+  /// To read or change blocks of an open device.
   case io(IORequest)
+  /// To close an open device.
   case close(CloseRequest)
 
   /// The answer to one that cannot be decoded is EINVAL. Source: `rnbd_srv_rdma_ev` in Linux

@@ -3,12 +3,15 @@ public import WireFormat
 
 /// Source: `struct rnbd_msg_close`.
 public struct CloseRequest: Equatable, Sendable, WireEncodable {
+  /// Of the message.
   public static let byteCount = 8
 
+  /// The number that `OpenAnswer` gave it.
   public var device: UInt32
 
   public init(device: UInt32) { self.device = device }
 
+  /// Takes exactly `byteCount` bytes; refuses another type of message.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)

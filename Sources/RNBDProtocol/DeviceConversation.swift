@@ -12,13 +12,17 @@ public import WireFormat
 
 /// A message of the control conversation.
 public enum ControlMessage: Equatable, Sendable {
+  /// `SessionInformation`, first of all.
   case information
+  /// `OpenRequest`, of the device with this index.
   case open(device: Int)
+  /// `CloseRequest`, of the device with this index.
   case close(device: Int)
 }
 
 /// What an answer means for the driver.
 public enum ControlEvent: Equatable, Sendable {
+  /// The server has answered the information; `version` is the lower one of both sides.
   case agreed(version: UInt8)
   /// For the first time: the device can be shown.
   case opened(device: Int, OpenAnswer)
@@ -28,12 +32,16 @@ public enum ControlEvent: Equatable, Sendable {
   case refused(device: Int, PeerErrno)
   /// What is there now is not what was opened before; it is closed again.
   case changed(device: Int, OpenAnswer)
+  /// For good, at our wish.
   case closed(device: Int)
   /// The server refuses to talk.
   case informationRefused(PeerErrno)
+  /// The answer to what was out is none; a device that it was about counts as refused.
   case malformed(WireError)
 }
 
+/// What one session says of its devices; see the head of this file. Devices go by their index in
+/// the list that it was made with.
 public struct DeviceConversation: Sendable {
   private enum Step: Equatable { case toOpen, open, toClose, closed, refused }
 
@@ -50,15 +58,19 @@ public struct DeviceConversation: Sendable {
   private var needsInformation = true
   private var out: ControlMessage?
 
+  /// One request for each device; more cannot be added later.
   public init(_ requests: [OpenRequest]) {
     devices = []
     for request in requests { devices.append(Device(request: request)) }
   }
 
+  /// All of them, open or not.
   public var deviceCount: Int { devices.count }
+  /// I/O of the device may go out.
   public func isOpen(_ device: Int) -> Bool { devices[device].step == .open }
   /// For I/O of an open device.
   public func number(of device: Int) -> UInt32 { devices[device].number }
+  /// As the device was when it was first opened; nil before that.
   public func geometry(of device: Int) -> OpenAnswer? { devices[device].geometry }
 
   /// Nothing is out and nothing waits to be said.

@@ -6,6 +6,7 @@ public struct DeviceName: Equatable, Sendable {
   /// Source: `dev_name` in `struct rnbd_msg_open`, NAME_MAX bytes with a NUL.
   public static let byteCountMaximum = 254
 
+  /// Not empty, at most `byteCountMaximum` bytes, without NUL and `..`.
   public let text: ByteString
 
   /// Not empty, without NUL, and without `..` anywhere, as Linux's server has it: a name leads

@@ -8,17 +8,25 @@ public struct IOOperation: RawRepresentable, Equatable, Sendable {
   public let rawValue: UInt8
   public init(rawValue: UInt8) { self.rawValue = rawValue }
 
+  /// `dataByteCount` bytes go to the client.
   public static let read = IOOperation(rawValue: 0)
+  /// `dataByteCount` bytes come with the request.
   public static let write = IOOperation(rawValue: 1)
+  /// All that was answered before it is durable once this is answered.
   public static let flush = IOOperation(rawValue: 2)
+  /// The extent is not needed any more; its contents are undefined afterwards.
   public static let discard = IOOperation(rawValue: 3)
+  /// To erase for good, as ATA and NVMe can. This server answers EOPNOTSUPP.
   public static let secureErase = IOOperation(rawValue: 4)
+  /// The extent reads as zeroes afterwards.
   public static let writeZeroes = IOOperation(rawValue: 5)
 }
 
 /// The other 24 bits. Source: `enum rnbd_io_flags`.
 public struct IOFlags: OptionSet, Sendable {
+  /// The field's upper bits, moved to bit 0.
   public let rawValue: UInt32
+  /// Bits above the field's 24 are dropped.
   public init(rawValue: UInt32) { self.rawValue = rawValue & 0x00ff_ffff }
 
   /// Somebody waits for it. On reads, flushes and direct writes of Linux's client.
@@ -29,6 +37,7 @@ public struct IOFlags: OptionSet, Sendable {
 
 /// Source: `struct rnbd_msg_io`: 26 bytes of fields, 32 with padding.
 public struct IORequest: Equatable, Sendable, WireEncodable {
+  /// Of the message with its padding.
   public static let byteCount = 32
   /// Without the priority, as version 1 had it.
   private static let byteCountMinimum = 24
@@ -36,10 +45,13 @@ public struct IORequest: Equatable, Sendable, WireEncodable {
   /// What Linux's client puts into a flush, with a size of 0.
   public static let noSector = UInt64.max
 
+  /// The number that `OpenAnswer` gave it.
   public var device: UInt32
   /// In units of 512 bytes. Means nothing in a flush.
   public var sector: UInt64
+  /// A number without a name here is kept, for the server to refuse.
   public var operation: IOOperation
+  /// Bits without a name here are kept.
   public var flags: IOFlags
   /// In bytes. For a read or write the length of the data; for a discard or write zeroes the
   /// extent, which the session's largest request does not limit.
@@ -59,6 +71,7 @@ public struct IORequest: Equatable, Sendable, WireEncodable {
     self.priority = priority
   }
 
+  /// Takes 24 to 32 bytes, as peers of all versions send them; refuses another type of message.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count >= Self.byteCountMinimum, bytes.count <= Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)

@@ -14,26 +14,36 @@ public struct CachePolicy: OptionSet, Sendable {
 
 /// What a device is like. Source: `struct rnbd_msg_open_rsp`.
 public struct OpenAnswer: Equatable, Sendable, WireEncodable {
+  /// Of the message.
   public static let byteCount = 56
 
   /// In every I/O and in the close.
   public var device: UInt32
+  /// In units of 512 bytes.
   public var sectorCount: UInt64
+  /// The largest read or write, in units of 512 bytes.
   public var requestSectorCountMaximum: UInt32 = 0
   /// 0: not offered, like the next.
   public var writeZeroesSectorCountMaximum: UInt32 = 0
+  /// In units of 512 bytes.
   public var discardSectorCountMaximum: UInt32 = 0
   /// In bytes, like the next three.
   public var discardGranularity: UInt32 = 0
+  /// Where granules begin, counted from the start of the device.
   public var discardAlignment: UInt32 = 0
+  /// What the device writes without reading first.
   public var physicalBlockByteCount: UInt16 = 512
+  /// What offsets and lengths are multiples of; at least 512.
   public var logicalBlockByteCount: UInt16 = 512
+  /// How many pieces of memory a request may have.
   public var segmentCountMaximum: UInt16 = 0
   /// Whether the peer offers to erase for good. We never do: the first such request crashes
   /// Linux 6.12's client.
   public var offersSecureErase = false
+  /// Empty: what is written is durable when it is answered, and there is nothing to flush.
   public var cachePolicy: CachePolicy = []
 
+  /// A device that has `sectorCount` units of 512 bytes; all other fields as they stand above.
   public init(device: UInt32, sectorCount: UInt64) {
     self.device = device
     self.sectorCount = sectorCount

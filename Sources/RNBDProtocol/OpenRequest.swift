@@ -3,10 +3,13 @@ public import WireFormat
 
 /// Source: `struct rnbd_msg_open`. What IBNBD had in byte 5, the I/O mode, is reserved today.
 public struct OpenRequest: Equatable, Sendable, WireEncodable {
+  /// Of the message.
   public static let byteCount = 264
   private static let nameFieldByteCount = 255
 
+  /// What the device is to be opened for.
   public var accessMode: AccessMode
+  /// Within what the server offers.
   public var name: DeviceName
 
   public init(_ name: DeviceName, _ accessMode: AccessMode) {

@@ -2,6 +2,7 @@
 // The numbers that both halves share. Source: Linux 6.12 `drivers/block/rnbd/rnbd-proto.h`, as
 // everything in this module where nothing else is said. All fields are little-endian.
 
+/// The module's numbers; see the head of this file.
 public enum RNBD {
   /// Sizes and addresses are in sectors, whatever the blocks of a device are.
   public static let sectorByteCount: UInt64 = 512
@@ -10,6 +11,7 @@ public enum RNBD {
   /// The longest message of a user, and with the longest of RTRS behind it the least that a
   /// server's header size must hold.
   public static let messageByteCountMaximum = OpenRequest.byteCount
+  /// The longest of both messages together: see above. RTRS has 24 bytes.
   public static let headerByteCountMinimum = UInt32(OpenRequest.byteCount + 24)
   /// A server that announces less makes reads of Linux's client fail, which keeps 16 bytes for
   /// each of its 128 segments beside both messages. Source: `rtrs_clt_request` in `rtrs-clt.c`.
@@ -29,6 +31,7 @@ enum MessageType {
 
 /// What a device is opened for. Source: `enum rnbd_access_mode`.
 public enum AccessMode: UInt8, Equatable, Sendable {
+  /// The server refuses writes of every kind.
   case readOnly = 0
   /// One client at a time.
   case readWrite = 1

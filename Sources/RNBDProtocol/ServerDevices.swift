@@ -6,9 +6,11 @@ public import WireFormat
 
 /// Why an I/O is not executed.
 public enum IORefusal: Error, Equatable, Sendable {
+  /// No device of that number is open: the client has to open it anew.
   case unknownDevice(UInt32)
   /// The session opened it to read. (Linux's server executes it.)
   case readOnly
+  /// One that this server does not know, or does not have.
   case unknownOperation(IOOperation)
   /// The sizes in the messages, of the data and of what may be written back are not the same.
   case sizeMismatch
@@ -28,6 +30,7 @@ public enum IORefusal: Error, Equatable, Sendable {
   }
 }
 
+/// What can be done with a device, whatever protocol asks for it.
 public enum BlockOperation: Equatable, Sendable {
   case read, write, flush, discard, writeZeroes
 }
@@ -36,10 +39,13 @@ public enum BlockOperation: Equatable, Sendable {
 public struct BlockRequest: Equatable, Sendable {
   /// The driver's own number for what is behind the device.
   public var backend: Int
+  /// `offset` and `byteCount` mean nothing in a flush.
   public var operation: BlockOperation
   /// In bytes; 0 for a flush, like the next.
   public var offset: UInt64
+  /// In bytes.
   public var byteCount: UInt32
+  /// Only of what changes blocks: it is durable before it is answered.
   public var isFUA: Bool
 
   public init(
@@ -61,6 +67,7 @@ public enum IOCarrier: Equatable, Sendable {
   case toClient(roomByteCount: UInt32)
 }
 
+/// The open devices of one session, by the numbers that the client uses; see the head of this file.
 public struct ServerDevices: Sendable {
   private struct Device {
     let name: DeviceName
@@ -84,6 +91,7 @@ public struct ServerDevices: Sendable {
     return nil
   }
 
+  /// Always a new device, whose number it gives; ask `find` first. `backend`: see `BlockRequest`.
   public mutating func open(
     _ request: OpenRequest, backend: Int
   ) throws(PeerErrno) -> UInt32 {
@@ -102,9 +110,11 @@ public struct ServerDevices: Sendable {
     return device.backend
   }
 
+  /// Nil when there is no open device of that number.
   public func backend(of number: UInt32) -> Int? {
     number < UInt32(devices.count) ? devices[Int(number)]?.backend : nil
   }
+  /// Nil when there is no open device of that number.
   public func accessMode(of number: UInt32) -> AccessMode? {
     number < UInt32(devices.count) ? devices[Int(number)]?.accessMode : nil
   }
@@ -117,6 +127,8 @@ public struct ServerDevices: Sendable {
     return nil
   }
 
+  /// What an I/O means, when its device is open, may do it, and all sizes agree. Whether the range
+  /// lies in the device is the caller's to check.
   public func check(_ io: IORequest, _ carrier: IOCarrier) throws(IORefusal) -> BlockRequest {
     guard io.device < UInt32(devices.count), let device = devices[Int(io.device)] else {
       throw .unknownDevice(io.device)

@@ -4,8 +4,10 @@ public import WireFormat
 /// The first message of a session, and its answer. Source: `struct rnbd_msg_sess_info` and
 /// `struct rnbd_msg_sess_info_rsp`.
 public struct SessionInformation: Equatable, Sendable, WireEncodable {
+  /// Of the message, and of its answer.
   public static let byteCount = 36
 
+  /// Which of the two it is; their layout is one.
   public var isAnswer: Bool
   /// The highest that the client has; in the answer, the one that both use.
   public var version: UInt8
@@ -15,6 +17,7 @@ public struct SessionInformation: Equatable, Sendable, WireEncodable {
     self.isAnswer = isAnswer
   }
 
+  /// Takes exactly `byteCount` bytes, of either of the two.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)

@@ -16,14 +16,23 @@ import WireFormat
 
 /// One fact for the log.
 public enum RNBDEvent: Equatable, Sendable {
+  /// A connect request was rejected, with an error in the answer.
   case refused(client: ByteString, reason: String, advice: String)
+  /// A path of a session is connected: from its client's address to the server's, on that RDMA
+  /// device.
   case pathUp(session: ByteString, client: ByteString, server: ByteString, device: ByteString)
+  /// A path has ended, however far it had come.
   case pathLost(session: ByteString, client: ByteString, ServerPathLoss)
+  /// A client is back with a new session of the same name, and its old one is ended.
   case takenOver(session: ByteString, client: ByteString)
+  /// The client opened a device, which is `export` here.
   case opened(
     session: ByteString, device: ByteString, export: ByteString, mode: RNBDProtocol.AccessMode)
+  /// A device could not be opened, or not in the wanted mode.
   case notOpened(session: ByteString, device: ByteString, reason: String, advice: String)
+  /// A device is closed, by the client or with its session; `counters` are all of its requests.
   case closed(session: ByteString, device: ByteString, counters: SessionCounters)
+  /// Nothing of the session is left; not told of one that never had a name.
   case sessionEnded(session: ByteString)
 }
 

@@ -8,11 +8,15 @@ import RDMAVerbs
 import Synchronization
 public import WireFormat
 
+/// Serves RNBD over RDMA on its own threads. Any thread may call.
 public final class RNBDServer: Sendable {
   /// Why nothing can be listened on with RDMA.
   public struct StartError: Error, Equatable, Sendable {
+    /// What happened, with the address if it is about one.
     public var reason: String
+    /// What the administrator can do about it.
     public var advice: String
+    /// Both, as other errors give them.
     public var report: (reason: String, advice: String) { (reason, advice) }
   }
 

@@ -12,6 +12,7 @@ public struct RNBDServerLimits: Equatable, Sendable {
   public var queueDepth: UInt16 = 128
   /// The longest read or write, in bytes.
   public var dataByteCountMaximum: UInt32 = 128 << 10
+  /// The client that would have one more is rejected.
   public var sessionCountMaximum = 64
   /// Of all sessions together.
   public var memoryByteCountMaximum = 2 << 30
@@ -21,10 +22,12 @@ public struct RNBDServerLimits: Equatable, Sendable {
   public var challengeNanoseconds: UInt64 = 500_000_000
   /// From a path's first connection to the end of its introduction.
   public var establishSeconds: UInt64 = 10
+  /// Of each session; an open of one more is answered ENFILE.
   public var deviceCountMaximum = 64
   /// Threads that wait for disks, of each session.
   public var workerCount = 8
 
+  /// The defaults of the properties.
   public init() {}
 
   func geometry() throws(WireError) -> ChunkGeometry {

@@ -8,12 +8,16 @@ public import WireFormat
 public struct ChunkGeometry: Equatable, Sendable {
   /// Chunks of a session, and so requests that it has in flight; 1 to 65535.
   public let queueDepth: UInt16
+  /// The largest data part of a request, in bytes.
   public let dataByteCountMaximum: UInt32
+  /// Room for what follows the data, in bytes: the user's message and that of RTRS.
   public let headerByteCountMaximum: UInt32
   /// Bits of an immediate's payload that hold an offset.
   private let offsetBitCount: Int
 
+  /// In bytes: data and header together.
   public var chunkByteCount: UInt32 { dataByteCountMaximum + headerByteCountMaximum }
+  /// All chunks of a session together, in bytes.
   public var totalByteCount: Int { Int(chunkByteCount) * Int(queueDepth) }
 
   /// Source: `map_cont_bufs` in Linux `rtrs-srv.c`: number and offset share the payload.

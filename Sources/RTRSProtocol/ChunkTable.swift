@@ -17,8 +17,11 @@ public struct ChunkTable: Sendable {
     chunks = [Chunk](repeating: Chunk(), count: Int(queueDepth))
   }
 
+  /// As the server's device counts; 0 until `load`.
   public func address(of chunk: UInt16) -> UInt64 { chunks[Int(chunk)].address }
+  /// What the server's device wants to see with `address(of:)`; 0 until `load`.
   public func key(of chunk: UInt16) -> UInt32 { chunks[Int(chunk)].key }
+  /// The server has given the chunk a new key: the old one is of no more use.
   public mutating func setKey(_ key: UInt32, of chunk: UInt16) { chunks[Int(chunk)].key = key }
 
   /// The answer to the information request: `bytes` is all that was received. When it throws, the

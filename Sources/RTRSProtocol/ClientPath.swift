@@ -22,11 +22,13 @@ public enum PathAction: Equatable, Sendable {
   case sendInformation
   /// Requests may be posted from now on, and receives must be: before anything else.
   case postReceives
+  /// On connection 0, as an empty RDMA-WRITE-WITH-IMM.
   case sendHeartbeat
   /// Disconnect and destroy every connection, then say `tornDown`.
   case tearDown(PathLoss)
 }
 
+/// One path of a `ClientSession`, which alone changes it; see the head of this file.
 public struct ClientPath: Sendable {
   enum State: Equatable {
     case absent(due: UInt64)
@@ -37,6 +39,7 @@ public struct ClientPath: Sendable {
     case closed
   }
 
+  /// Over all reconnections of the path.
   public let uuid: RTRSUUID
   let connectionCount: UInt16
   var state: State
@@ -74,6 +77,7 @@ public struct ClientPath: Sendable {
     default: false
     }
   }
+  /// From the last heartbeat to its acknowledgement; 0 until there was one.
   public var latencyNanoseconds: UInt64 { heartbeat.latencyNanoseconds }
 
   /// When `next` has something to do at the latest; nil: not before an event.

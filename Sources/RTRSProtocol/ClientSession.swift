@@ -19,13 +19,17 @@ public import WireFormat
 /// How a path is chosen for a request, among those that are connected. Source: Linux
 /// `rtrs-clt.c`, `get_next_path_*`; there, too, the second is the default.
 public enum PathPolicy: Equatable, Sendable {
+  /// The one after the last that was used.
   case roundRobin
+  /// The one with the fewest requests that are out.
   case minInFlight
   /// By the time of the last heartbeat.
   case minLatency
 }
 
+/// What the driver of a session can do, and for how long it waits.
 public struct ClientLimits: Equatable, Sendable {
+  /// Of each path.
   public var heartbeat = Heartbeat.Limits.brisk
   /// From the first connection of a path to the chunks' places. Linux's client gives 30 s to each
   /// step.
@@ -34,22 +38,31 @@ public struct ClientLimits: Equatable, Sendable {
   public var inFlightMaximum: Int = .max
   /// The least that the server must take: the largest request, and the longest of both messages.
   public var dataByteCount: UInt32 = 4096
+  /// For both messages together, in bytes.
   public var headerByteCount: UInt32 = 288
 
+  /// The defaults of the properties; a driver says at least `inFlightMaximum` of its own.
   public init() {}
 }
 
 /// What to post: one RDMA-WRITE-WITH-IMM, gathered from the data (if they go to the server), the
 /// user's message and the message of RTRS.
 public struct Posting: Equatable, Sendable {
+  /// The driver's own number for the request.
   public var request: UInt16
+  /// The path's index in the session.
   public var path: Int
+  /// Below the path's connection count; 0 for control messages, or when it is the only one.
   public var connection: UInt16
+  /// Where the data go.
   public var direction: RequestDirection
+  /// What is sent with it for `toServer`; the room left before the message for `toClient`.
   public var dataByteCount: UInt32
   /// Where the first byte goes: for a read behind the room for the data.
   public var address: UInt64
+  /// Of the server's memory at `address`.
   public var key: UInt32
+  /// In this machine's byte order: a work request wants it in network order.
   public var immediate: UInt32
   /// It was sent before, over a path that was lost.
   public var isRepeated: Bool
@@ -57,16 +70,21 @@ public struct Posting: Equatable, Sendable {
 
 /// What came of a receive.
 public enum Receipt: Equatable, Sendable {
+  /// A request is over and its number free; without an error its data are where they belong.
   case completed(request: UInt16, error: PeerErrno)
   /// Send a heartbeat's acknowledgement on connection 0.
   case acknowledge
+  /// Nothing that the driver has to act on.
   case nothing
   /// The path is of no more use; `next` says the rest.
   case pathLost
 }
 
+/// One client's session with one server; see the head of this file.
 public struct ClientSession: Sendable {
+  /// Names the session at the server, for its whole life.
   public let uuid: RTRSUUID
+  /// What the server calls the session.
   public let name: SessionName
   private var paths: [ClientPath]
   private var requests: ClientRequests
@@ -111,18 +129,25 @@ public struct ClientSession: Sendable {
     requests = ClientRequests(count: requestCount)
   }
 
+  /// All of the paths, connected or not.
   public var pathCount: Int { paths.count }
+  /// 0: the session is held, and begins anew with the next path.
   public var connectedPathCount: Int {
     var count = 0
     for index in paths.indices where paths[index].isConnected { count += 1 }
     return count
   }
+  /// `path`: its index, as in all of these.
   public func isConnected(_ path: Int) -> Bool { paths[path].isConnected }
+  /// Requests that are out on the path.
   public func inFlightCount(on path: Int) -> Int { paths[path].inFlightCount }
+  /// From the last heartbeat to its acknowledgement; 0 until there was one.
   public func latencyNanoseconds(of path: Int) -> UInt64 { paths[path].latencyNanoseconds }
+  /// As the server said it when the path was brought up; empty before.
   public func flags(of path: Int) -> ServerFlags { paths[path].flags }
   /// The number of the request that carries control messages.
   public var controlRequest: UInt16 { requests.controlRequest }
+  /// Accepted, and not out on any path.
   public var waitingCount: Int { requests.waitingCount }
   /// Waiting, sent and stranded.
   public var outstandingCount: Int { requests.outstandingCount }

@@ -15,17 +15,21 @@ public struct ServerFlags: OptionSet, Sendable {
 
 /// Source: `struct rtrs_msg_conn_rsp`.
 public struct ConnectionAnswer: Equatable, Sendable, WireEncodable {
+  /// Without what the connection manager puts around it.
   public static let byteCount = 56
 
   /// `success` in an acceptance.
   public var error: PeerErrno
+  /// Chunks of the session, and so requests that it has in flight.
   public var queueDepth: UInt16
   /// The largest data part of a request, in bytes.
   public var dataByteCountMaximum: UInt32
   /// Room for what follows the data: the user's message and that of RTRS.
   public var headerByteCountMaximum: UInt32
+  /// Of all chunks of the session.
   public var flags: ServerFlags
 
+  /// `flags` of the server, whatever the connection.
   public init(accepting geometry: ChunkGeometry, flags: ServerFlags) {
     error = .success
     queueDepth = geometry.queueDepth
@@ -34,6 +38,7 @@ public struct ConnectionAnswer: Equatable, Sendable, WireEncodable {
     self.flags = flags
   }
 
+  /// `error` is told as its negated number; all other fields are 0.
   public init(rejecting error: PeerErrno) {
     self.error = error
     queueDepth = 0

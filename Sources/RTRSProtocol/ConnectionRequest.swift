@@ -16,6 +16,7 @@ public struct ConnectionRequest: Equatable, Sendable, WireEncodable {
   public var attempt: UInt16
   /// Kept for the life of the path, over reconnections too.
   public var path: RTRSUUID
+  /// Shared by all paths of the session.
   public var session: RTRSUUID
   /// Without it a server that does not know the session refuses.
   public var mayCreateSession: Bool

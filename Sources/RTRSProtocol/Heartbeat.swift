@@ -6,7 +6,9 @@
 
 /// Source: `hb_work()` in Linux 6.12 `rtrs.c`.
 public struct Heartbeat: Equatable, Sendable {
+  /// How often the peer is asked, and for how long it may be silent.
   public struct Limits: Equatable, Sendable {
+    /// Between two ticks.
     public var intervalNanoseconds: UInt64
     /// Ticks that may pass unanswered; the one after them ends the path.
     public var missedMaximum: Int
@@ -23,6 +25,7 @@ public struct Heartbeat: Equatable, Sendable {
     public static let brisk = Limits(intervalNanoseconds: 1_000_000_000, missedMaximum: 5)
   }
 
+  /// What to do after a tick; `endPath` comes again until somebody does it.
   public enum Action: Equatable, Sendable { case wait, sendHeartbeat, endPath }
 
   private let limits: Limits
@@ -42,6 +45,7 @@ public struct Heartbeat: Equatable, Sendable {
   /// Anything came from the peer.
   public mutating func heard() { missedCount = 0 }
 
+  /// The heartbeat that was sent last is acknowledged, at this moment.
   public mutating func acknowledged(at nanoseconds: UInt64) {
     missedCount = 0
     guard nanoseconds >= sentNanoseconds, sentNanoseconds > 0 else { return }

@@ -23,9 +23,11 @@ public struct ChunkResponse: Equatable, Sendable {
 public enum Immediate: Equatable, Sendable {
   /// A client's request; `ChunkGeometry` reads the payload.
   case request(payload: UInt32)
+  /// Of the server, to a request.
   case response(ChunkResponse)
   /// On connection 0 only, like its acknowledgement.
   case heartbeat
+  /// To the peer's `heartbeat`, on connection 0.
   case heartbeatAcknowledgement
   /// Peers log it and go on.
   case unknown(UInt32)
@@ -35,6 +37,7 @@ public enum Immediate: Equatable, Sendable {
   /// An errno that does not fit is told as an I/O error and never as success.
   private static let errnoMaximum: UInt16 = 0x1ff
 
+  /// Every number is an immediate, if only an `unknown` one.
   public init(rawValue: UInt32) {
     let payload = rawValue & Self.payloadMask
     switch rawValue >> UInt32(RTRS.payloadBitCount) {
@@ -51,6 +54,7 @@ public enum Immediate: Equatable, Sendable {
     }
   }
 
+  /// As `init(rawValue:)` reads it. A number of an error that does not fit into 9 bits becomes EIO.
   public var rawValue: UInt32 {
     switch self {
     case .request(let payload): payload & Self.payloadMask

@@ -4,11 +4,13 @@ public import WireFormat
 /// The new key of a chunk, with every answer of a server that refreshes its keys.
 /// Source: `struct rtrs_msg_rkey_rsp`.
 public struct KeyMessage: Equatable, Sendable, WireEncodable {
+  /// Of the message.
   public static let byteCount = 8
   private static let type: UInt16 = 4
 
   /// The chunk that the immediate beside it names.
   public var chunk: UInt16
+  /// For requests in the chunk from now on.
   public var key: UInt32
 
   public init(chunk: UInt16, key: UInt32) {
@@ -16,6 +18,7 @@ public struct KeyMessage: Equatable, Sendable, WireEncodable {
     self.key = key
   }
 
+  /// Takes exactly `byteCount` bytes; refuses another type of message.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)

@@ -6,14 +6,17 @@ public import WireFormat
 
 /// Source: `struct rtrs_msg_info_req`.
 public struct PathInformationRequest: Equatable, Sendable, WireEncodable {
+  /// Of the message.
   public static let byteCount = 272
   static let type: UInt16 = 0
   private static let nameFieldByteCount = 255
 
+  /// What the client calls its session.
   public var name: SessionName
 
   public init(name: SessionName) { self.name = name }
 
+  /// Takes exactly `byteCount` bytes; refuses another type of message, and a name that is none.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)

@@ -5,6 +5,7 @@ public import WireFormat
 public enum PathLoss: Error, Equatable, Sendable {
   /// The address or the route cannot be resolved, or nobody listens: an errno of this machine.
   case unreachable(errno: Int32)
+  /// The server refused a connection, and said why.
   case rejected(PeerErrno)
   /// Rejected without a word of RTRS: something else listens there.
   case rejectedByStranger(reason: UInt32)
@@ -16,11 +17,13 @@ public enum PathLoss: Error, Equatable, Sendable {
   case disconnectedAtInformation
   /// A work request failed. Source of the number: `enum ibv_wc_status`.
   case workRequestFailed(status: UInt32)
+  /// Nothing came from the server for as long as `Heartbeat.Limits` allow.
   case silent
   /// A message that is none.
   case malformed(WireError)
   /// The depth of a session cannot change, whatever its server was restarted with.
   case depthChanged(from: UInt16, to: UInt16)
+  /// One chunk is kept for control messages, so that a session needs at least 2.
   case depthTooSmall(UInt16)
   /// Too small for requests that were, or have to be, made.
   case sizesTooSmall(data: UInt32, header: UInt32)

@@ -3,6 +3,7 @@
 // as everything in this module where nothing else is said. All fields are little-endian; the
 // immediate alone is big-endian, in the RDMA headers, where neither half sees it.
 
+/// The module's numbers; see the head of this file.
 public enum RTRS {
   /// First of every message of the connection manager. Source: `RTRS_MAGIC`.
   public static let magic: UInt16 = 0x1bbd
@@ -30,6 +31,7 @@ public enum RTRS {
 public struct RTRSUUID: Equatable, Sendable {
   /// The first eight bytes, most significant first.
   public var high: UInt64
+  /// The last eight.
   public var low: UInt64
 
   public init(high: UInt64, low: UInt64) {

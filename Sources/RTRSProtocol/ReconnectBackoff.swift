@@ -10,6 +10,7 @@ public struct ReconnectBackoff: Equatable, Sendable {
 
   private var nextNanoseconds = firstNanoseconds
 
+  /// As after `reset`.
   public init() {}
 
   /// `random` is any number.

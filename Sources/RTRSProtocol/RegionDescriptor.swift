@@ -3,10 +3,12 @@ public import WireFormat
 
 /// Memory of a peer that may be written to. Source: `struct rtrs_sg_desc`.
 public struct RegionDescriptor: Equatable, Sendable, WireEncodable {
+  /// In a message; there may be many of them.
   public static let byteCount = 16
 
   /// As the peer's device counts; whatever stands here, it is not our memory.
   public var address: UInt64
+  /// What the peer's device wants to see with `address`.
   public var key: UInt32
   /// In bytes.
   public var length: UInt32

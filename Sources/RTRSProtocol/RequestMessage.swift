@@ -12,7 +12,9 @@ public import WireFormat
 
 /// Why a request's message is none. A server can answer the last, and not the others.
 public enum RequestMessageError: Error, Equatable, Sendable {
+  /// Its type, or its descriptor, lies behind what there is.
   case truncated(byteCount: Int)
+  /// A number that is neither a write's nor a read's.
   case unknownType(UInt16)
   /// More than one: Linux knows only one, and never answers.
   case descriptorCount(UInt16)
@@ -27,11 +29,13 @@ public enum RequestMessage: Equatable, Sendable, WireEncodable {
   /// windows only.
   case read(userByteCount: UInt16, destination: RegionDescriptor?, wantsInvalidation: Bool)
 
+  /// Of a read with a destination.
   public static let byteCountMaximum = 24
   private static let writeType: UInt16 = 2
   private static let readType: UInt16 = 3
   private static let needsInvalidation: UInt16 = 1
 
+  /// How long the user's message is that lies before it, in bytes.
   public var userByteCount: UInt16 {
     switch self {
     case .write(let count): count

@@ -11,7 +11,9 @@ import WireFormat
 /// A path slot and who has it: slots are used again, and what was begun for one path must not be
 /// answered on the next.
 public struct ServerPathToken: Equatable, Sendable {
+  /// Of the session's slots.
   public var index: Int
+  /// Grows each time that the slot is taken.
   public var generation: UInt32
 
   public init(index: Int, generation: UInt32) {
@@ -25,6 +27,7 @@ public enum ServerPathAction: Equatable, Sendable {
   /// Post the receives for requests on every connection, then send the answer to the information
   /// request. Only then may the client post.
   case sendInformation
+  /// On connection 0, as an empty RDMA-WRITE-WITH-IMM.
   case sendHeartbeat
   /// Disconnect and destroy every connection, then say `tornDown`.
   case tearDown(ServerPathLoss)

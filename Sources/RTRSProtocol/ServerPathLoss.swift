@@ -3,12 +3,15 @@ public import WireFormat
 
 /// Why a server ends a path. Nothing of it reaches the client but the disconnect.
 public enum ServerPathLoss: Error, Equatable, Sendable {
+  /// The connection manager says so, of any of the connections.
   case disconnected
   /// Connections or information did not come in time.
   case timedOut
+  /// Nothing came from the client for as long as `Heartbeat.Limits` allow.
   case silent
   /// Source of the number: `enum ibv_wc_status`.
   case workRequestFailed(status: UInt32)
+  /// The introduction was no message, or its name none.
   case malformed(WireError)
   /// Information came before all connections, or twice; or a request came before it.
   case outOfTurn
@@ -16,9 +19,11 @@ public enum ServerPathLoss: Error, Equatable, Sendable {
   case unexpectedMessage(byteCount: Int)
   /// An immediate that names no byte of a chunk.
   case wrongPlace(payload: UInt32)
+  /// What lies at the place that the immediate names is no message of RTRS.
   case wrongMessage(RequestMessageError)
   /// A chunk was used again before it was answered.
   case chunkInUse(UInt16)
+  /// Another session has the name, or this session has another one.
   case nameTaken(SessionName)
   /// The client begins the path anew, and so has lost this one.
   case replaced

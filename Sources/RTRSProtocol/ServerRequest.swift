@@ -3,10 +3,15 @@
 
 import WireFormat
 
+/// One request of a client, whose sizes all fit into its chunk.
 public struct ServerRequest: Equatable, Sendable {
+  /// In which it lies, and which is the client's again when it is answered.
   public var chunk: UInt16
+  /// By which it came, and by which alone it can be answered.
   public var path: ServerPathToken
+  /// Of the path; the answer goes out on the same.
   public var connection: UInt16
+  /// Where the data go.
   public var direction: RequestDirection
   /// From the start of the chunk: what the client wrote there, or the room for what it reads.
   public var dataByteCount: UInt32
@@ -76,10 +81,16 @@ extension ServerRequest {
 /// of `destination`'s length from the start of the chunk, an empty SEND-WITH-INV of
 /// `invalidatedKey`, an empty RDMA-WRITE-WITH-IMM. What is nil is left out.
 public struct ServerAnswer: Equatable, Sendable {
+  /// Which the client may use again.
   public var chunk: UInt16
+  /// When it is gone, nothing is posted.
   public var path: ServerPathToken
+  /// By which the request came.
   public var connection: UInt16
+  /// In the client's memory; nil when no data go there.
   public var destination: RegionDescriptor?
+  /// Of `destination`, to be invalidated at the client's device; nil: nothing is sent for it.
   public var invalidatedKey: UInt32?
+  /// In this machine's byte order: a work request wants it in network order.
   public var immediate: UInt32
 }

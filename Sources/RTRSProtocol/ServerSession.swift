@@ -11,7 +11,9 @@
 
 public import WireFormat
 
+/// What a session takes, and for how long it waits.
 public struct ServerLimits: Equatable, Sendable {
+  /// Of each path.
   public var heartbeat = Heartbeat.Limits.linux
   /// From a path's first connection to the information request. (Linux's server waits for ever.)
   public var establishNanoseconds: UInt64 = 30_000_000_000
@@ -22,6 +24,7 @@ public struct ServerLimits: Equatable, Sendable {
   /// Send keys back to be invalidated, as the client asks: it saves the client a work request.
   public var invalidatesKeys = true
 
+  /// The defaults of the properties.
   public init() {}
 }
 
@@ -30,6 +33,7 @@ public enum Admission: Equatable, Sendable {
   /// Accept it as this connection of this path. Before that, `next` of every path is to be asked:
   /// an older one of the same client may have to be torn down first.
   case accept(ServerPathToken)
+  /// Reject it with this number in `ConnectionAnswer`.
   case reject(PeerErrno)
 }
 
@@ -41,13 +45,17 @@ public enum ServerReceipt: Equatable, Sendable {
   case answer(ServerAnswer)
   /// Send a heartbeat's acknowledgement on connection 0.
   case acknowledge
+  /// Nothing that the driver has to act on.
   case nothing
   /// The path is of no more use; `next` says the rest.
   case pathLost
 }
 
+/// One session of a server; see the head of this file.
 public struct ServerSession: Sendable {
+  /// As the client names it, on all paths.
   public let uuid: RTRSUUID
+  /// The same for all paths.
   public let geometry: ChunkGeometry
   private let limits: ServerLimits
   private var paths: [ServerPath]
@@ -55,6 +63,7 @@ public struct ServerSession: Sendable {
   /// As the first path said it; the others must say the same.
   public private(set) var name: SessionName?
 
+  /// Without a path; the first one comes by `admit`.
   public init(uuid: RTRSUUID, geometry: ChunkGeometry, limits: ServerLimits = ServerLimits()) {
     self.uuid = uuid
     self.geometry = geometry
@@ -64,6 +73,7 @@ public struct ServerSession: Sendable {
     chunks = ServerChunks(queueDepth: geometry.queueDepth)
   }
 
+  /// Paths are numbered below it.
   public var pathCountMaximum: Int { paths.count }
   /// Connecting and connected.
   public var livePathCount: Int {
@@ -71,13 +81,17 @@ public struct ServerSession: Sendable {
     for index in paths.indices where paths[index].isLive { count += 1 }
     return count
   }
+  /// Those on which the client may post requests.
   public var connectedPathCount: Int {
     var count = 0
     for index in paths.indices where paths[index].isConnected { count += 1 }
     return count
   }
+  /// `path`: its index, as in the next two.
   public func isConnected(_ path: Int) -> Bool { paths[path].isConnected }
+  /// Of the path that had the slot last, once there was one.
   public func uuid(of path: Int) -> RTRSUUID { paths[path].uuid }
+  /// As the client asked for it; 0 before the slot was ever used.
   public func connectionCount(of path: Int) -> UInt16 { paths[path].connectionCount }
   /// Requests that have begun and not finished, whatever became of their paths.
   public var executingCount: Int { chunks.executingCount }

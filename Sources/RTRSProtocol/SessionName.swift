@@ -7,6 +7,7 @@ public struct SessionName: Equatable, Sendable {
   /// Source: `pathname` in `struct rtrs_msg_info_req`, NAME_MAX bytes with a NUL.
   public static let byteCountMaximum = 254
 
+  /// Not empty, at most `byteCountMaximum` bytes, without `/`, `.` and NUL.
   public let text: ByteString
 
   /// Not empty (Linux 6.12 loses count of its references over an empty one), without `/`, `.`

@@ -4,6 +4,7 @@
 
 public import WireFormat
 
+/// All sessions of a server; see the head of this file.
 public struct SessionRegistry: Sendable {
   private struct Entry {
     var uuid: RTRSUUID
@@ -12,6 +13,7 @@ public struct SessionRegistry: Sendable {
 
   /// Whether a session may have a name.
   public enum Naming: Equatable, Sendable {
+    /// It has it from now on.
     case granted
     /// By another session. A driver that finds it to be the same client's closes that one, waits
     /// until it is quiet, removes it, and asks again.
@@ -20,10 +22,12 @@ public struct SessionRegistry: Sendable {
 
   private var entries: [Entry?]
 
+  /// How many sessions there can be at a time.
   public init(sessionCountMaximum: Int) {
     entries = [Entry?](repeating: nil, count: sessionCountMaximum)
   }
 
+  /// The session's number; nil for one that is not there.
   public func find(_ uuid: RTRSUUID) -> Int? {
     for index in entries.indices where entries[index]?.uuid == uuid { return index }
     return nil
@@ -43,6 +47,7 @@ public struct SessionRegistry: Sendable {
     throw .outOfMemory
   }
 
+  /// Asks for a name, and takes it when no other session has it.
   public mutating func name(_ session: Int, _ name: SessionName) -> Naming {
     for index in entries.indices where index != session && entries[index]?.name == name {
       return .taken(by: index)
@@ -51,5 +56,6 @@ public struct SessionRegistry: Sendable {
     return .granted
   }
 
+  /// Its number, and its name, are free again.
   public mutating func remove(_ session: Int) { entries[session] = nil }
 }
