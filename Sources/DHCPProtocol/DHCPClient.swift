@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The client's side of a lease. Reads no clock and owns no socket: messages and time go in,
-// actions come out. Time is in milliseconds of any clock that does not jump.
+// The client's side of a lease, until it is there. Reads no clock and owns no socket: messages and
+// time go in, actions come out. Time is in milliseconds of any clock that does not jump.
 //
-//             discover            offer, request           acknowledgement
-//   idle ───────────────► selecting ──────────► requesting ──────────────► bound ◄─────┐
-//    ▲                        ▲  ▲                  │ no answer, refusal     │ T1      │
-//    │ decline, refusal       │  └──────────────────┘                       ▼         │ acknow-
-//    └────────────────────────┼───────────────────────────────────────── renewing ────┤ ledge-
-//                             │ expiry (said aloud)                         ▼ T2      │ ment
-//                             └───────────────────────────────────────── rebinding ───┘
+//           discover            offer, request           acknowledgement
+//   idle ─────────────► selecting ──────────► requesting ────────────────► bound
+//    ▲                                            │ no answer: at once
+//    └────────────────────────────────────────────┘ refusal: after ten seconds
 //
-// An address that carries a root device cannot just be given up. When a lease ends all the same
-// the client says so and goes on asking for the same address; who configures the interface
-// decides what to do meanwhile. Source: RFC 2131, sections 3.1, 4.1, 4.4.
+// Nobody renews a lease: an address that carries a root device cannot be given up, so it stays as
+// long as the machine runs, and bound is the end. Source: RFC 2131, sections 3.1, 4.1.
 
 import BootPlanning
 import WireFormat
@@ -20,15 +16,12 @@ import WireFormat
 /// What to do next.
 public indirect enum DHCPAction: Equatable, Sendable {
   case send(DHCPTransmission)
-  /// Configure the interface. `replaced` is the lease held until now: a renewal often changes
-  /// nothing but its times.
-  case configure(DHCPLease, replaced: DHCPLease?)
-  /// A server took back what had been offered or leased; the client begins anew by itself.
-  case refused(server: IPv4Address?, message: ByteString)
-  /// No server renewed the lease in time: the address may now be given to somebody else. The
-  /// client goes on asking for it.
-  case expired(DHCPLease)
-  /// Nothing until then, unless a message arrives; nil: nothing ever.
+  /// Configure the interface; said once.
+  case configure(DHCPLease)
+  /// The server took back what it had offered; the client begins anew by itself. `message` is cut
+  /// to 255 bytes, and empty when the server gave none.
+  case refused(server: IPv4Address, message: ByteString)
+  /// Nothing until then, unless a message arrives; nil: nothing ever, for the client is bound.
   case wait(until: UInt64?)
 }
 
@@ -47,11 +40,9 @@ public struct DHCPClient: Equatable, Sendable {
   static let doublingMaximum = 4
   /// Then a server that made an offer has changed its mind. Source: RFC 2131, section 3.1.5.
   static let requestCountMaximum = 4
-  /// Source: RFC 2131, section 3.1.5 (decline); the same after a refusal, lest two parties that
-  /// disagree fill the wire.
+  /// After a refusal, lest two parties that disagree fill the wire: as long as RFC 2131, section
+  /// 3.1.5, has a client wait that declined an address.
   static let restartWaitMilliseconds: UInt64 = 10_000
-  /// Source: RFC 2131, section 4.4.5.
-  static let renewalWaitMinimumMilliseconds: UInt64 = 60_000
   /// Longer messages of a refusal are cut.
   static let refusalTextByteCountMaximum = 255
 
@@ -61,22 +52,11 @@ public struct DHCPClient: Equatable, Sendable {
     var next: UInt64
   }
 
-  /// A lease and when its times come; nil: never.
-  private struct Holding: Equatable {
-    let lease: DHCPLease
-    let renewal: UInt64?
-    let rebinding: UInt64
-    let end: UInt64
-  }
-
   private enum State: Equatable {
     case idle(until: UInt64)
     case selecting(Attempts, kept: DHCPLease?, settled: UInt64?)
     case requesting(Attempts, DHCPLease)
-    case bound(Holding)
-    case renewing(Holding, next: UInt64)
-    case rebinding(Holding, next: UInt64)
-    case stopped
+    case bound
   }
 
   private let identity: DHCPIdentity
@@ -84,51 +64,35 @@ public struct DHCPClient: Equatable, Sendable {
   private let firstWait: UInt64
   private var random: DHCPRandom
   private var state: State
-  /// To be handed out before anything else; a few at most.
-  private var pending: [DHCPAction] = []
+  /// To be handed out before anything else.
+  private var pending: DHCPAction?
   private var transaction: UInt32 = 0
-  /// When asking began, for the field `secs`, and when the last request left, from which a lease
-  /// counts.
+  /// When asking began, for the field `secs`.
   private var begin: UInt64
-  private var lastRequest: UInt64 = 0
-  /// What the interface has been configured with, also after its end.
-  public private(set) var held: DHCPLease?
-  /// To be asked for in a discover.
-  private var wishedAddress: IPv4Address?
-  /// Messages sent since something was heard.
-  public private(set) var unansweredCount: UInt32 = 0
 
-  /// Begins at once. `seed` makes transactions and waits differ from those of other machines.
+  /// Begins at once. `firstWaitMilliseconds` below 100 count as 100. `seed` makes transactions and
+  /// waits differ from those of other machines.
   public init(
     _ identity: DHCPIdentity, rule: DHCPOfferRule = .first,
-    firstWaitMilliseconds: UInt32 = usualFirstWaitMilliseconds,
-    wishedAddress: IPv4Address? = nil, seed: UInt64, at now: UInt64
+    firstWaitMilliseconds: UInt32 = usualFirstWaitMilliseconds, seed: UInt64, at now: UInt64
   ) {
     self.identity = identity
     self.rule = rule
     firstWait = UInt64(max(firstWaitMilliseconds, 100))
-    self.wishedAddress = wishedAddress
     random = DHCPRandom(seed: seed)
     begin = now
     state = .idle(until: now)
-  }
-
-  /// Goes on with a lease that another process acquired at `leaseBegin`.
-  public init(
-    _ identity: DHCPIdentity, holding lease: DHCPLease, since leaseBegin: UInt64, seed: UInt64
-  ) {
-    self.init(identity, seed: seed, at: leaseBegin)
-    lastRequest = leaseBegin
-    hold(lease)
   }
 
   // MARK: Time
 
   /// Ask again and again until it says `wait`.
   public mutating func nextAction(at now: UInt64) -> DHCPAction {
-    if !pending.isEmpty { return pending.removeFirst() }
+    if let action = pending {
+      pending = nil
+      return action
+    }
     switch state {
-    case .stopped: return .wait(until: nil)
     case .idle(let until):
       guard now >= until else { return .wait(until: until) }
       begin = now
@@ -145,7 +109,7 @@ public struct DHCPClient: Equatable, Sendable {
       }
       countAttempt(&attempts, at: now)
       state = .selecting(attempts, kept: kept, settled: settled)
-      return broadcast(discover(at: now))
+      return .send(DHCPTransmission(message: discover(at: now)))
     case .requesting(var attempts, let offer):
       guard now >= attempts.next else { return .wait(until: attempts.next) }
       guard attempts.count < Self.requestCountMaximum else {
@@ -154,47 +118,9 @@ public struct DHCPClient: Equatable, Sendable {
       }
       countAttempt(&attempts, at: now)
       state = .requesting(attempts, offer)
-      lastRequest = now
-      return broadcast(request(for: offer, at: now))
-    case .bound, .renewing, .rebinding:
-      return keepUp(at: now)
+      return .send(DHCPTransmission(message: request(for: offer, at: now)))
+    case .bound: return .wait(until: nil)
     }
-  }
-
-  private mutating func keepUp(at now: UInt64) -> DHCPAction {
-    switch state {
-    case .bound(let holding):
-      guard let renewal = holding.renewal else { return .wait(until: nil) }
-      guard now >= renewal else { return .wait(until: renewal) }
-      begin = now
-      transaction = random.next32()
-      state = .renewing(holding, next: now)
-      return nextAction(at: now)
-    case .renewing(let holding, let next):
-      guard now < holding.rebinding else {
-        state = .rebinding(holding, next: now)
-        return nextAction(at: now)
-      }
-      guard now >= next else { return .wait(until: min(next, holding.rebinding)) }
-      state = .renewing(holding, next: Self.later(now, before: holding.rebinding))
-      return send(renewal(of: holding.lease, at: now), to: holding.lease.serverIdentifier)
-    case .rebinding(let holding, let next):
-      guard now < holding.end else {
-        wishedAddress = holding.lease.address
-        state = .idle(until: now)
-        return .expired(holding.lease)
-      }
-      guard now >= next else { return .wait(until: min(next, holding.end)) }
-      state = .rebinding(holding, next: Self.later(now, before: holding.end))
-      return send(renewal(of: holding.lease, at: now), to: IPv4Address(rawValue: .max))
-    default: return .wait(until: nil)
-    }
-  }
-
-  /// Half of what is left, and a minute at least. Source: RFC 2131, section 4.4.5.
-  private static func later(_ now: UInt64, before end: UInt64) -> UInt64 {
-    let left = end > now ? end - now : 0
-    return now.saturatingAdd(max(left / 2, renewalWaitMinimumMilliseconds))
   }
 
   /// 4, 8, 16, 32, 64, 64 ... seconds, each a second more or less.
@@ -212,10 +138,7 @@ public struct DHCPClient: Equatable, Sendable {
   }
 
   private func discover(at now: UInt64) -> DHCPMessage {
-    var message = identity.message(
-      .discover, transaction: transaction, seconds: seconds(at: now))
-    if let wishedAddress { message.options.append(DHCPOption(.requestedAddress, wishedAddress)) }
-    return message
+    identity.message(.discover, transaction: transaction, seconds: seconds(at: now))
   }
 
   private func request(for offer: DHCPLease, at now: UInt64) -> DHCPMessage {
@@ -223,25 +146,6 @@ public struct DHCPClient: Equatable, Sendable {
     message.options.append(DHCPOption(.requestedAddress, offer.address))
     message.options.append(DHCPOption(.serverIdentifier, offer.serverIdentifier))
     return message
-  }
-
-  /// Neither option 50 nor 54 may be there. Source: RFC 2131, section 4.3.6.
-  private mutating func renewal(of lease: DHCPLease, at now: UInt64) -> DHCPMessage {
-    lastRequest = now
-    var message = identity.message(.request, transaction: transaction, seconds: seconds(at: now))
-    message.clientAddress = lease.address
-    message.wantsBroadcast = false
-    return message
-  }
-
-  private mutating func broadcast(_ message: DHCPMessage) -> DHCPAction {
-    send(message, to: IPv4Address(rawValue: .max))
-  }
-
-  private mutating func send(_ message: DHCPMessage, to server: IPv4Address) -> DHCPAction {
-    unansweredCount = unansweredCount == .max ? .max : unansweredCount + 1
-    return .send(
-      DHCPTransmission(message: message, source: message.clientAddress, destination: server))
   }
 
   private mutating func request(_ offer: DHCPLease, at now: UInt64) {
@@ -272,15 +176,12 @@ public struct DHCPClient: Equatable, Sendable {
     guard isForThisClient(message), let code = message.option(.messageType), code.count == 1,
       let type = DHCPMessageType(rawValue: code[0])
     else { return false }
-    let isTaken =
-      switch type {
-      case .offer: takeOffer(message, at: now)
-      case .acknowledgement: takeAcknowledgement(message)
-      case .refusal: takeRefusal(message, at: now)
-      default: false
-      }
-    if isTaken { unansweredCount = 0 }
-    return isTaken
+    return switch type {
+    case .offer: takeOffer(message, at: now)
+    case .acknowledgement: takeAcknowledgement(message)
+    case .refusal: takeRefusal(message, at: now)
+    default: false
+    }
   }
 
   /// Servers that do not send option 61 back are older than RFC 6842, which has them do it.
@@ -307,94 +208,25 @@ public struct DHCPClient: Equatable, Sendable {
   }
 
   private mutating func takeAcknowledgement(_ message: DHCPMessage) -> Bool {
-    guard let lease = DHCPLease(message) else { return false }
-    switch state {
-    case .requesting(_, let offer):
-      guard lease.address == offer.address, lease.serverIdentifier == offer.serverIdentifier
-      else { return false }
-    case .renewing(let holding, _), .rebinding(let holding, _):
-      guard lease.address == holding.lease.address else { return false }
-    default: return false
-    }
-    pending.append(.configure(lease, replaced: held))
-    hold(lease)
+    guard case .requesting(_, let offer) = state, let lease = DHCPLease(message),
+      lease.address == offer.address, lease.serverIdentifier == offer.serverIdentifier
+    else { return false }
+    pending = .configure(lease)
+    state = .bound
     return true
   }
 
-  private mutating func hold(_ lease: DHCPLease) {
-    held = lease
-    wishedAddress = lease.address
-    guard lease.seconds != DHCPLease.infiniteSeconds else {
-      state = .bound(Holding(lease: lease, renewal: nil, rebinding: .max, end: .max))
-      return
-    }
-    // Machines that were switched on together shall not renew together.
-    let renewal = UInt64(lease.renewalSeconds) * 1000
-    let early = random.next(below: renewal / 16 + 1)
-    state = .bound(
-      Holding(
-        lease: lease, renewal: lastRequest.saturatingAdd(renewal - early),
-        rebinding: lastRequest.saturatingAdd(UInt64(lease.rebindingSeconds) * 1000),
-        end: lastRequest.saturatingAdd(UInt64(lease.seconds) * 1000)))
-  }
-
-  /// Only the server that was asked may refuse; while rebinding every server was asked.
+  /// Only the server that was asked may refuse.
   private mutating func takeRefusal(_ message: DHCPMessage, at now: UInt64) -> Bool {
-    var server: IPv4Address?
-    if let bytes = message.option(.serverIdentifier), bytes.count == 4 {
-      server = IPv4Address(rawValue: bytes.span.bigEndian(UInt32.self, at: 0))
-    }
-    switch state {
-    case .requesting(_, let offer):
-      guard server == offer.serverIdentifier else { return false }
-    case .renewing(let holding, _):
-      guard server == holding.lease.serverIdentifier else { return false }
-    case .rebinding: break
-    default: return false
-    }
+    guard case .requesting(_, let offer) = state,
+      let server = message.option(.serverIdentifier), server == offer.serverIdentifier.bytes
+    else { return false }
     let text = message.option(.message) ?? []
-    pending.append(
-      .refused(
-        server: server, message: ByteString(text.prefix(Self.refusalTextByteCountMaximum))))
-    wishedAddress = nil
+    pending = .refused(
+      server: offer.serverIdentifier,
+      message: ByteString(text.prefix(Self.refusalTextByteCountMaximum)))
     state = .idle(until: now.saturatingAdd(Self.restartWaitMilliseconds))
     return true
-  }
-
-  // MARK: Giving back
-
-  /// Somebody else has the address: says so to the server, and begins anew after ten seconds.
-  public mutating func decline(at now: UInt64) {
-    guard case .bound(let holding) = state else { return }
-    var message = identity.message(.decline, transaction: random.next32(), seconds: 0)
-    message.options.append(DHCPOption(.requestedAddress, holding.lease.address))
-    message.options.append(DHCPOption(.serverIdentifier, holding.lease.serverIdentifier))
-    message.wantsBroadcast = false
-    pending.append(broadcast(message))
-    held = nil
-    wishedAddress = nil
-    state = .idle(until: now.saturatingAdd(Self.restartWaitMilliseconds))
-  }
-
-  /// Gives the lease back and stops. The message is to be sent while the address is still there.
-  public mutating func release() {
-    if let lease = held, isBound {
-      var message = identity.message(.release, transaction: random.next32(), seconds: 0)
-      message.clientAddress = lease.address
-      message.options.append(DHCPOption(.serverIdentifier, lease.serverIdentifier))
-      message.wantsBroadcast = false
-      pending.append(send(message, to: lease.serverIdentifier))
-    }
-    held = nil
-    state = .stopped
-  }
-
-  /// Whether there is a lease that has not ended.
-  public var isBound: Bool {
-    switch state {
-    case .bound, .renewing, .rebinding: true
-    default: false
-    }
   }
 }
 

@@ -91,14 +91,13 @@ public struct DHCPOption: Equatable, Sendable {
   }
 }
 
-/// Option 53. Source: RFC 2132, section 9.6.
+/// Option 53: the messages between a client without an address and a server. What a client does
+/// with a lease later (decline, release, inform) is not there, and is passed over like any other
+/// unknown type. Source: RFC 2132, section 9.6.
 public enum DHCPMessageType: UInt8, Equatable, Sendable {
   case discover = 1
   case offer = 2
   case request = 3
-  case decline = 4
   case acknowledgement = 5
   case refusal = 6
-  case release = 7
-  case inform = 8
 }

@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// The client's side of a DHCPv6 lease of one address, like `DHCPClient`: messages and milliseconds
-// go in, actions come out. It begins once a router advertisement has asked for it (flag M).
+// The client's side of a DHCPv6 lease of one address, until it is there, like `DHCPClient`: messages
+// and milliseconds go in, actions come out. It begins once a router advertisement has asked for it
+// (flag M), or `ip=` has.
 //
-//   soliciting ──► requesting ──► bound ──T1──► renewing ──T2──► rebinding
-//       ▲  advertise    │ reply      ▲             │ reply           │ reply
-//       │               │            └─────────────┴─────────────────┘
-//       └── no answer ──┘                   and back to soliciting, said aloud, at the end
+//               advertise               reply
+//   soliciting ───────────► requesting ───────► bound
+//       ▲                       │
+//       └────── no answer ──────┘
 //
-// Source: RFC 8415, sections 15, 18.2; the times are those of section 7.6.
+// Nobody renews the lease, as with DHCP of IPv4. Source: RFC 8415, sections 15, 18.2; the times are
+// those of section 7.6.
 
 import BootPlanning
 import WireFormat
 
+/// What to do next.
 public indirect enum DHCPv6Action: Equatable, Sendable {
   /// To ff02::1:2, port 547, from port 546 of the link-local address.
   case send(DHCPv6Message)
-  case configure(DHCPv6Lease, replaced: DHCPv6Lease?)
-  /// The lease ended without an answer; the client goes on asking.
-  case expired(DHCPv6Lease)
+  /// Configure the interface; said once.
+  case configure(DHCPv6Lease)
+  /// Nothing until then, unless a message arrives; nil: nothing ever, for the client is bound.
   case wait(until: UInt64?)
 }
 
@@ -26,8 +29,6 @@ public struct DHCPv6Client: Equatable, Sendable {
   static let solicitWaitMaximumMilliseconds: UInt64 = 3_600_000
   static let requestWaitMaximumMilliseconds: UInt64 = 30_000
   static let requestCountMaximum = 10
-  static let renewalWaitMilliseconds: UInt64 = 10_000
-  static let renewalWaitMaximumMilliseconds: UInt64 = 600_000
   /// An advertisement with this preference is taken at once.
   static let preferenceMaximum: UInt8 = 255
 
@@ -37,20 +38,10 @@ public struct DHCPv6Client: Equatable, Sendable {
     var next: UInt64
   }
 
-  private struct Holding: Equatable {
-    let lease: DHCPv6Lease
-    /// Nil: never.
-    let renewal: UInt64?
-    let rebinding: UInt64
-    let end: UInt64
-  }
-
   private enum State: Equatable {
     case soliciting(Attempts, best: DHCPv6Lease?, preference: UInt8)
     case requesting(Attempts, DHCPv6Lease)
-    case bound(Holding)
-    case renewing(Holding, Attempts)
-    case rebinding(Holding, Attempts)
+    case bound
   }
 
   /// The machine's DUID, as it is to be sent.
@@ -60,11 +51,13 @@ public struct DHCPv6Client: Equatable, Sendable {
   private var random: DHCPRandom
   private var state: State
   private var transaction: UInt32 = 0
+  /// When the exchange began, for option 8.
   private var begin: UInt64
-  private var lastRequest: UInt64 = 0
-  private var pending: [DHCPv6Action] = []
-  public private(set) var held: DHCPv6Lease?
+  /// To be handed out before anything else.
+  private var pending: DHCPv6Action?
 
+  /// Begins at once. `identifier` is the machine's DUID; `association` tells this interface from
+  /// its others; `seed` makes transactions and waits differ from those of other machines.
   public init(identifier: [UInt8], association: UInt32, seed: UInt64, at now: UInt64) {
     self.identifier = identifier
     self.association = association
@@ -83,7 +76,10 @@ public struct DHCPv6Client: Equatable, Sendable {
 
   /// Ask again and again until it says `wait`.
   public mutating func nextAction(at now: UInt64) -> DHCPv6Action {
-    if !pending.isEmpty { return pending.removeFirst() }
+    if let action = pending {
+      pending = nil
+      return action
+    }
     switch state {
     case .soliciting(var attempts, let best, let preference):
       guard now >= attempts.next else { return .wait(until: attempts.next) }
@@ -102,44 +98,8 @@ public struct DHCPv6Client: Equatable, Sendable {
       }
       count(&attempts, Self.solicitWaitMilliseconds, Self.requestWaitMaximumMilliseconds, now)
       state = .requesting(attempts, offer)
-      lastRequest = now
       return .send(message(.request, of: offer, to: offer.serverIdentifier, at: now))
-    case .bound, .renewing, .rebinding:
-      return keepUp(at: now)
-    }
-  }
-
-  private mutating func keepUp(at now: UInt64) -> DHCPv6Action {
-    switch state {
-    case .bound(let holding):
-      guard let renewal = holding.renewal else { return .wait(until: nil) }
-      guard now >= renewal else { return .wait(until: renewal) }
-      enter(.renewing(holding, Attempts(next: now)), at: now)
-      return nextAction(at: now)
-    case .renewing(let holding, var attempts):
-      guard now < holding.rebinding else {
-        enter(.rebinding(holding, Attempts(next: now)), at: now)
-        return nextAction(at: now)
-      }
-      guard now >= attempts.next else {
-        return .wait(until: min(attempts.next, holding.rebinding))
-      }
-      count(&attempts, Self.renewalWaitMilliseconds, Self.renewalWaitMaximumMilliseconds, now)
-      state = .renewing(holding, attempts)
-      lastRequest = now
-      let lease = holding.lease
-      return .send(message(.renew, of: lease, to: lease.serverIdentifier, at: now))
-    case .rebinding(let holding, var attempts):
-      guard now < holding.end else {
-        enter(.soliciting(Attempts(next: now), best: nil, preference: 0), at: now)
-        return .expired(holding.lease)
-      }
-      guard now >= attempts.next else { return .wait(until: min(attempts.next, holding.end)) }
-      count(&attempts, Self.renewalWaitMilliseconds, Self.renewalWaitMaximumMilliseconds, now)
-      state = .rebinding(holding, attempts)
-      lastRequest = now
-      return .send(message(.rebind, of: holding.lease, to: nil, at: now))
-    default: return .wait(until: nil)
+    case .bound: return .wait(until: nil)
     }
   }
 
@@ -173,16 +133,14 @@ public struct DHCPv6Client: Equatable, Sendable {
     elapsed.append(bigEndian: UInt16(truncatingIfNeeded: min(hundredths, 65535)))
     message.options.append(DHCPv6Option(.elapsedTime, elapsed))
     var codes: [UInt8] = []
-    for code: DHCPv6Option.Code in [
-      .nameServers, .searchDomains, .bootFileURL, .bootFileParameters,
-    ] {
+    for code: DHCPv6Option.Code in [.nameServers, .searchDomains, .bootFileURL] {
       codes.append(bigEndian: code.rawValue)
     }
     message.options.append(DHCPv6Option(.requests, codes))
     var wanted: [UInt8] = []
     wanted.append(bigEndian: association)
     wanted += [0, 0, 0, 0, 0, 0, 0, 0]
-    if let address = lease?.address ?? held?.address {
+    if let address = lease?.address {
       DHCPv6Option(.address, address.bytes + [0, 0, 0, 0, 0, 0, 0, 0]).append(to: &wanted)
     }
     message.options.append(DHCPv6Option(.addresses, wanted))
@@ -206,29 +164,10 @@ public struct DHCPv6Client: Equatable, Sendable {
         state = .soliciting(attempts, best: lease, preference: preference)
       }
     case (.reply, .requesting(_, let offer)) where lease.serverIdentifier == offer.serverIdentifier:
-      hold(lease)
-    case (.reply, .renewing(let holding, _))
-    where lease.serverIdentifier == holding.lease.serverIdentifier:
-      hold(lease)
-    case (.reply, .rebinding): hold(lease)
+      pending = .configure(lease)
+      state = .bound
     default: return false
     }
     return true
-  }
-
-  private mutating func hold(_ lease: DHCPv6Lease) {
-    pending.append(.configure(lease, replaced: held))
-    held = lease
-    guard lease.validSeconds != .max else {
-      state = .bound(Holding(lease: lease, renewal: nil, rebinding: .max, end: .max))
-      return
-    }
-    let rebinding = min(lease.rebindingSeconds, lease.validSeconds)
-    let renewal = min(lease.renewalSeconds, rebinding)
-    state = .bound(
-      Holding(
-        lease: lease, renewal: lastRequest.saturatingAdd(UInt64(renewal) * 1000),
-        rebinding: lastRequest.saturatingAdd(UInt64(rebinding) * 1000),
-        end: lastRequest.saturatingAdd(UInt64(lease.validSeconds) * 1000)))
   }
 }

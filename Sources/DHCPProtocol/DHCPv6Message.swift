@@ -18,11 +18,9 @@ public struct DHCPv6Option: Equatable, Sendable {
     public static let preference = Code(rawValue: 7)
     public static let elapsedTime = Code(rawValue: 8)
     public static let status = Code(rawValue: 13)
-    public static let rapidCommit = Code(rawValue: 14)
     public static let nameServers = Code(rawValue: 23)
     public static let searchDomains = Code(rawValue: 24)
     public static let bootFileURL = Code(rawValue: 59)
-    public static let bootFileParameters = Code(rawValue: 60)
   }
 
   public var code: Code
@@ -64,16 +62,12 @@ public struct DHCPv6Option: Equatable, Sendable {
 }
 
 public struct DHCPv6Message: Equatable, Sendable {
+  /// What is sent and taken on the way to a lease. Source: RFC 8415, section 7.3.
   public enum MessageType: UInt8, Equatable, Sendable {
     case solicit = 1
     case advertise = 2
     case request = 3
-    case renew = 5
-    case rebind = 6
     case reply = 7
-    case release = 8
-    case decline = 9
-    case informationRequest = 11
   }
 
   public static let serverPort: UInt16 = 547
@@ -132,18 +126,13 @@ public struct DHCPv6Message: Equatable, Sendable {
 /// What a reply (or an advertisement) gives.
 public struct DHCPv6Lease: Equatable, Sendable {
   public var address: IPv6Address
-  /// `UInt32.max` is for ever.
-  public var preferredSeconds: UInt32
+  /// Above 0; `UInt32.max` is for ever.
   public var validSeconds: UInt32
-  public var renewalSeconds: UInt32
-  public var rebindingSeconds: UInt32
   public var serverIdentifier: [UInt8]
   public var nameServers: [IPv6Address] = []
   public var searchDomains: [ByteString] = []
   public var bootFileURL: ByteString?
-  public var bootFileParameters: [ByteString] = []
 
-  static let parameterCountMaximum = 32
   /// Source: RFC 8415, section 11.1.
   static let identifierByteCountMaximum = 130
 
@@ -158,9 +147,7 @@ public struct DHCPv6Lease: Equatable, Sendable {
         let found = Self.address(option.bytes)
       else { continue }
       address = found.address
-      preferredSeconds = found.preferred
-      validSeconds = found.valid
-      (renewalSeconds, rebindingSeconds) = Self.times(option.bytes, preferred: found.preferred)
+      validSeconds = found.validSeconds
       serverIdentifier = server
       readConfiguration(message)
       return
@@ -170,7 +157,7 @@ public struct DHCPv6Lease: Equatable, Sendable {
 
   private static func address(
     _ association: [UInt8]
-  ) -> (address: IPv6Address, preferred: UInt32, valid: UInt32)? {
+  ) -> (address: IPv6Address, validSeconds: UInt32)? {
     let span = association.span
     let options: [DHCPv6Option]
     do throws(WireError) {
@@ -184,19 +171,9 @@ public struct DHCPv6Lease: Equatable, Sendable {
       let preferred = bytes.span.bigEndian(UInt32.self, at: 16)
       let valid = bytes.span.bigEndian(UInt32.self, at: 20)
       guard valid > 0, preferred <= valid else { continue }
-      return (IPv6Address(bytes.span, at: 0), preferred, valid)
+      return (IPv6Address(bytes.span, at: 0), valid)
     }
     return nil
-  }
-
-  /// T1 and T2; 0 leaves them to us: half and four fifths of the preferred lifetime.
-  /// Source: RFC 8415, section 21.4.
-  private static func times(_ association: [UInt8], preferred: UInt32) -> (UInt32, UInt32) {
-    let renewal = association.span.bigEndian(UInt32.self, at: 4)
-    let rebinding = association.span.bigEndian(UInt32.self, at: 8)
-    if renewal > 0, rebinding >= renewal { return (renewal, rebinding) }
-    guard preferred != .max else { return (.max, .max) }
-    return (preferred / 2, preferred - preferred / 5)
   }
 
   private mutating func readConfiguration(_ message: DHCPv6Message) {
@@ -214,23 +191,5 @@ public struct DHCPv6Lease: Equatable, Sendable {
     {
       bootFileURL = ByteString(url)
     }
-    if let bytes = message.option(.bootFileParameters) {
-      bootFileParameters = Self.parameters(bytes) ?? []
-    }
-  }
-
-  /// Each with two bytes of length. Source: RFC 5970, section 3.2.
-  private static func parameters(_ bytes: [UInt8]) -> [ByteString]? {
-    var parameters: [ByteString] = []
-    var offset = 0
-    while offset < bytes.count, parameters.count < parameterCountMaximum {
-      guard bytes.count - offset >= 2 else { return nil }
-      let byteCount = Int(bytes.span.bigEndian(UInt16.self, at: offset))
-      offset += 2
-      guard byteCount <= bytes.count - offset else { return nil }
-      parameters.append(ByteString(bytes[offset..<(offset + byteCount)]))
-      offset += byteCount
-    }
-    return parameters
   }
 }

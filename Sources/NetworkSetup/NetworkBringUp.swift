@@ -257,7 +257,7 @@ public struct NetworkBringUp: ~Copyable {
       guard let action = candidates[index].client?.nextAction(at: now) else { break }
       switch action {
       case .send(let transmission): candidates[index].packets?.send(transmission)
-      case .configure(let lease, _):
+      case .configure(let lease):
         complain(of: lease.unusable, candidates[index].link.name)
         var configuration = InterfaceConfiguration(
           candidates[index].link.name, lease,
@@ -268,9 +268,8 @@ public struct NetworkBringUp: ~Copyable {
       case .refused(let server, let message):
         log.write(
           .warning,
-          "\(candidates[index].link.name.printable): the DHCP server \(server?.text ?? "?") took its "
+          "\(candidates[index].link.name.printable): the DHCP server \(server.text) took its "
             + "offer back" + (message.isEmpty ? "" : ": \(message.printable)"))
-      case .expired: break
       case .wait(let until): return until ?? .max
       }
     }
@@ -291,13 +290,12 @@ public struct NetworkBringUp: ~Copyable {
       guard let action = candidates[index].client6?.nextAction(at: now) else { break }
       switch action {
       case .send(let message): candidates[index].messages6?.send(message)
-      case .configure(let lease, _):
+      case .configure(let lease):
         var configuration = InterfaceConfiguration(candidates[index].link.name, lease)
         configuration.take(candidates[index].advertisement)
         configuration.override(with: wishes[candidates[index].wish].request)
         try apply(configuration, to: index)
         return .max
-      case .expired: break
       case .wait(let until): return until ?? .max
       }
     }

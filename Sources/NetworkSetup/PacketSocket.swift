@@ -20,8 +20,7 @@ struct PacketSocket {
 
   func close() { _ = clinux_close(number) }
 
-  /// Renewals are not sent from here, so that everything is broadcast. What cannot be sent will be
-  /// sent again.
+  /// Everything is broadcast. What cannot be sent will be sent again.
   func send(_ transmission: DHCPTransmission) {
     guard let datagram = transmission.datagram else { return }
     _ = unsafe datagram.withUnsafeBytes { raw in

@@ -99,12 +99,10 @@ struct IPv6Tests {
     #expect(message.encoded == Self.reply)
     let lease = try #require(DHCPv6Lease(message, association: 7))
     #expect(lease.address == Self.v6("2001:db8:1::1000"))
-    #expect([lease.renewalSeconds, lease.rebindingSeconds] == [3600, 5400])
-    #expect([lease.preferredSeconds, lease.validSeconds] == [7200, 10_800])
+    #expect(lease.validSeconds == 10_800)
     #expect(lease.serverIdentifier == bytes("00030001525400654321"))
     #expect(lease.nameServers == [Self.v6("2001:db8:1::53")])
     #expect(lease.searchDomains == ["example"] && lease.bootFileURL == "tftp://[2001:]/a")
-    #expect(lease.bootFileParameters == ["a1", "b2"])
     #expect(DHCPv6Lease(message, association: 8) == nil)
   }
 
