@@ -120,6 +120,4 @@ public struct IPv6Address: Hashable, Sendable {
     }
     return text
   }
-
-  public var isLinkLocal: Bool { high >> 54 == 0xfe80 >> 6 }
 }

@@ -27,7 +27,6 @@ public struct InterfaceConfiguration: Equatable, Sendable {
   public var rootPath: ByteString?
   /// `siaddr`, or the second field of `ip=`.
   public var nextServer: IPv4Address?
-  public var serverName: ByteString?
   public var bootFile: ByteString?
   public var serverIdentifier: IPv4Address?
   public var leaseSeconds: UInt32?
@@ -55,7 +54,6 @@ public struct InterfaceConfiguration: Equatable, Sendable {
     mtuByteCount = lease.mtuByteCount.map { UInt32($0) }
     rootPath = lease.rootPath
     nextServer = lease.nextServer
-    serverName = lease.serverName
     bootFile = lease.bootFile
     serverIdentifier = lease.serverIdentifier
     leaseSeconds = lease.seconds

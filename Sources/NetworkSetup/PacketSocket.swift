@@ -57,7 +57,7 @@ struct RouterSocket {
   func close() { _ = clinux_close(number) }
 
   func solicit() {
-    let message = RouterSolicitation.encoded(hardwareAddress: nil)
+    let message = RouterSolicitation.encoded
     _ = unsafe message.withUnsafeBytes { raw in
       // SAFETY: the array's own storage.
       unsafe clinux_router_solicit(number, interface, raw.baseAddress, raw.count)

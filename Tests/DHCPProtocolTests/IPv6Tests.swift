@@ -27,18 +27,9 @@ struct IPv6Tests {
   @Test("router advertisements say what their bytes say")
   func router() throws {
     let router = try Self.decode(Self.advertisement)
-    #expect(router.hasManagedAddresses && router.hasOtherConfiguration)
-    #expect(router.routerLifetimeSeconds == 1800 && router.mtuByteCount == 1500)
+    #expect(router.hasManagedAddresses)
     #expect(router.nameServers == [Self.v6("2001:db8:1::53"), Self.v6("2001:db8:1::54")])
     #expect(router.searchDomains == ["example"])
-    let prefix = try #require(router.prefixes.first)
-    #expect(prefix.prefix == Self.v6("2001:db8:1::") && prefix.length == 64)
-    #expect(prefix.isOnLink && prefix.isForAddresses)
-    #expect(prefix.validSeconds == 2_592_000 && prefix.preferredSeconds == 604_800)
-    // Source: RFC 4291, appendix A.
-    #expect(
-      prefix.address(ethernetAddress: ethernetAddress)
-        == Self.v6("2001:db8:1:0:5054:ff:fe12:3456"))
   }
 
   @Test("router advertisements cut inside of an option are refused")
@@ -55,23 +46,17 @@ struct IPv6Tests {
   }
 
   @Test(
-    "router advertisements with what makes no sense lose it or are refused",
-    arguments: [(0, 133, false), (1, 1, false), (17, 0, false), (18, 129, true), (54, 4, true)])
-  func routerValues(offset: Int, value: UInt8, isTaken: Bool) throws {
+    "router advertisements of another type, with a code or an option of no length are refused",
+    arguments: [(0, 133), (1, 1), (17, 0)])
+  func routerValues(offset: Int, value: UInt8) {
     var message = Self.advertisement
     message[offset] = value
-    let router = try? Self.decode(message)
-    #expect((router != nil) == isTaken)
-    if offset == 18 { #expect(router?.prefixes.isEmpty == true) }
-    if offset == 54 { #expect(router?.mtuByteCount == nil) }
+    #expect(throws: WireError.self) { try Self.decode(message) }
   }
 
   @Test("routers are solicited with the bytes of the specification")
   func solicitation() {
-    #expect(RouterSolicitation.encoded(hardwareAddress: nil) == bytes("8500000000000000"))
-    #expect(
-      RouterSolicitation.encoded(hardwareAddress: ethernetAddress)
-        == bytes("8500000000000000 0101525400123456"))
+    #expect(RouterSolicitation.encoded == bytes("8500000000000000"))
   }
 
   /// Layout: RFC 8415, section 21; RFC 3646; RFC 5970, section 3.
