@@ -67,8 +67,9 @@ public struct StartParameters: Equatable, Sendable {
   public var initArguments: [ByteString] = []
   /// Seconds until the machine is restarted when nothing helps; nil: it stays as it is.
   public var restartSeconds: UInt32?
-  /// `rd.break` or `break=...`: a shell is wanted before the root is started. Empty: no place given.
-  public var breakPoint: ByteString?
+  /// `rd.break` or `break`: a shell is wanted before the root is started, whatever place the word
+  /// names.
+  public var wantsShell = false
   /// With `_` for every `-`, as the kernel names them.
   public var blacklistedModules: [ByteString] = []
 
@@ -117,7 +118,7 @@ public struct StartParameters: Equatable, Sendable {
     } else if word.isNamed("rootwait") {
       rootWait = .forEver
     } else if word.isNamed("rd.break") || word.isNamed("break") {
-      breakPoint = ByteString()
+      wantsShell = true
     }
   }
 
@@ -144,7 +145,7 @@ public struct StartParameters: Equatable, Sendable {
     } else if word.isNamed("rootlink.panic") {
       restartSeconds = try Self.read(word, with: StartGrammar.seconds)
     } else if word.isNamed("rd.break") || word.isNamed("break") {
-      breakPoint = value
+      wantsShell = true
     } else if word.isNamed("modprobe.blacklist") || word.isNamed("module_blacklist") {
       for name in value.fields(separatedBy: .comma) where !name.isEmpty {
         let module = ByteString(name.bytes.map { $0 == .minus ? .underscore : $0 })

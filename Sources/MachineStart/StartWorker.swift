@@ -71,7 +71,7 @@ struct StartWorker {
       isReadOnly: overlay != nil || root.isReadOnly ?? true, overlay: overlay, log: log)
     if let ahead { _ = clinux_wait(ahead) }
     let mounted = try mount.mount(&modules)
-    if parameters.breakPoint != nil {
+    if parameters.wantsShell {
       log.write(.notice, "a shell was asked for; its end starts the system")
       if !Shell.run() { log.write(.warning, "the image holds no shell") }
     }

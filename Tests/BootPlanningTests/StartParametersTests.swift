@@ -158,7 +158,8 @@ struct StartParametersTests {
     #expect(start.rootWait == .seconds(30) && start.rootDelaySeconds == 5)
     #expect(start.initProgram == "/bin/sh" && start.restartSeconds == 10)
     #expect(start.overlay == MemoryOverlay(size: .bytes(512 << 20)))
-    #expect(start.breakPoint == "pre-mount")
+    #expect(start.wantsShell)
+    #expect(try StartParameters(commandLine: "break").wantsShell)
     #expect(start.blacklistedModules == ["e1000_e", "ahci", "x"])
     #expect(start.bootHardwareAddress == [0x52, 0x54, 0, 0x12, 0x34, 0x56])
     #expect(
