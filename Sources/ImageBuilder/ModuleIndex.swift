@@ -132,8 +132,6 @@ public struct ModuleIndex: Sendable {
     soft[name] = found
   }
 
-  public func isBuiltin(_ name: String) -> Bool { builtin.contains(KernelModule.name(of: name)) }
-
   /// `names` and all that they need, each after what it needs; what is built in is left out. What
   /// a module only likes to have (soft dependencies) is left out when it is not there or in
   /// `excluded`. The order depends on nothing but the arguments and the files.

@@ -9,7 +9,6 @@ public struct AddressDescription: Equatable, Sendable {
   static let headerByteCount = 8
   static let tentativeFlag: UInt32 = 0x40
   static let duplicateFlag: UInt32 = 0x08
-  static let temporaryFlag: UInt32 = 0x01
 
   public var interfaceIndex: UInt32
   /// 4 or 16, in network order.

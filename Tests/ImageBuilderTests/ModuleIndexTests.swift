@@ -63,7 +63,6 @@ struct ModuleIndexTests {
     let without = try index.loadOrder(of: ["ext4", "nbd"], excluding: ["crc32c-intel", "late"])
     #expect(without.map(\.name) == ["libcrc32c", "jbd2", "crc16", "mbcache", "ext4", "nbd"])
     #expect(try index.loadOrder(of: ["nbd"])[0].path == "kernel/drivers/block/nbd.ko.xz")
-    #expect(index.isBuiltin("virtio-pci") && !index.isBuiltin("nbd"))
   }
 
   @Test("that are not there or go in circles are said by name")
