@@ -52,7 +52,6 @@ public struct AttachCommand {
   private var usesFallback = false
   private var isSoftRDMAMade = false
   private var isAnnounced = false
-  private var warned: [ByteString] = []
   /// What is to be mounted, once `run` has attached it.
   public private(set) var root: PlannedRoot?
 

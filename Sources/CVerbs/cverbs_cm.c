@@ -89,9 +89,6 @@ int cverbs_only_ipv6(void *identifier) {
   int yes = 1;
   return option(identifier, RDMA_OPTION_ID_AFONLY, &yes, sizeof yes);
 }
-int cverbs_acknowledge_timeout(void *identifier, uint8_t value) {
-  return option(identifier, RDMA_OPTION_ID_ACK_TIMEOUT, &value, sizeof value);
-}
 int cverbs_bind(void *identifier, const struct sockaddr_storage *address) {
   return negated(rdma_bind_addr(identifier, (struct sockaddr *)address));
 }

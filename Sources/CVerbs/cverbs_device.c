@@ -52,19 +52,6 @@ int cverbs_query_device(void *device, struct cverbs_limits *into) {
   return 0;
 }
 
-int cverbs_query_port(void *device, uint8_t port, struct cverbs_port *into) {
-  struct ibv_port_attr attributes;
-  memset(&attributes, 0, sizeof attributes);
-  int result = negated(ibv_query_port(device, port, &attributes));
-  if (result < 0) return result;
-  *into = (struct cverbs_port){
-      .state = attributes.state,
-      .mtu_bytes = attributes.active_mtu ? 128u << attributes.active_mtu : 0,
-      .is_ethernet = attributes.link_layer == IBV_LINK_LAYER_ETHERNET,
-  };
-  return 0;
-}
-
 int cverbs_domain_create(void **into, void *device) {
   *into = ibv_alloc_pd(device);
   return *into ? 0 : missing();

@@ -34,8 +34,6 @@ public struct DeviceGeometry: Equatable, Sendable {
   public let blockByteCount: UInt64
   /// For `queue/max_sectors_kb`; nil when the kernel's default does not exceed the server's limit.
   public let maximumKibibytes: UInt32?
-  /// Bytes at the end that the device does not show, because they fill no block.
-  public var lostByteCount: UInt64 { sizeByteCount % blockByteCount }
 
   public init(_ export: ExportGeometry, pageByteCount: UInt64) throws(GeometryError) {
     let size = export.sizeByteCount

@@ -30,7 +30,6 @@ public enum NBDFamily {
     static let blockByteCount: UInt16 = 3
     static let timeout: UInt16 = 4
     static let serverFlags: UInt16 = 5
-    static let clientFlags: UInt16 = 6
     static let sockets: UInt16 = 7
     static let deadTimeout: UInt16 = 8
     static let deviceList: UInt16 = 9
@@ -56,17 +55,8 @@ public enum NBDFamily {
   }
 }
 
-/// What the driver does on its own account. Source: `NBD_CFLAG_*` in Linux `nbd.h`.
-public struct NBDClientFlags: OptionSet, Sendable {
-  public let rawValue: UInt64
-  public init(rawValue: UInt64) { self.rawValue = rawValue }
-  /// The device node goes away with the connection.
-  public static let destroyOnDisconnect = NBDClientFlags(rawValue: 1)
-  /// The last close disconnects. A probe by udev is enough: never for a root device.
-  public static let disconnectOnClose = NBDClientFlags(rawValue: 2)
-}
-
-/// CONNECT: these sockets, whose handshake is over, become a block device.
+/// CONNECT: these sockets, whose handshake is over, become a block device. Client flags
+/// (`NBD_CFLAG_*`) are not sent: with DISCONNECT_ON_CLOSE a probe by udev would end the device.
 public struct NBDConnectMessage: Equatable, Sendable {
   /// Nil: the first device that nobody uses or has open, or a new one.
   public var index: UInt32?
@@ -80,7 +70,6 @@ public struct NBDConnectMessage: Equatable, Sendable {
   public var deadTimeoutSeconds: UInt64
   /// The server's transmission flags.
   public var serverFlags: UInt64
-  public var clientFlags: NBDClientFlags
   /// Descriptor numbers. More than one needs CAN_MULTI_CONN among the server's flags.
   public var sockets: [UInt32]
   public var backendIdentifier: ByteString?
@@ -88,7 +77,7 @@ public struct NBDConnectMessage: Equatable, Sendable {
   public init(
     index: UInt32? = nil, sizeByteCount: UInt64, blockByteCount: UInt64,
     timeoutSeconds: UInt64 = 0, deadTimeoutSeconds: UInt64 = 0, serverFlags: UInt64,
-    clientFlags: NBDClientFlags = [], sockets: [UInt32], backendIdentifier: ByteString? = nil
+    sockets: [UInt32], backendIdentifier: ByteString? = nil
   ) {
     self.index = index
     self.sizeByteCount = sizeByteCount
@@ -96,12 +85,11 @@ public struct NBDConnectMessage: Equatable, Sendable {
     self.timeoutSeconds = timeoutSeconds
     self.deadTimeoutSeconds = deadTimeoutSeconds
     self.serverFlags = serverFlags
-    self.clientFlags = clientFlags
     self.sockets = sockets
     self.backendIdentifier = backendIdentifier
   }
 
-  /// Behind the netlink header. Zero timeouts and empty flags are left out: they are the defaults.
+  /// Behind the netlink header. Zero timeouts are left out: they are the defaults.
   public var payload: [UInt8] {
     var attributes = NetlinkAttributeWriter()
     if let index { attributes.append(NBDFamily.Attribute.index, index) }
@@ -109,9 +97,6 @@ public struct NBDConnectMessage: Equatable, Sendable {
     attributes.append(NBDFamily.Attribute.blockByteCount, blockByteCount)
     if timeoutSeconds != 0 { attributes.append(NBDFamily.Attribute.timeout, timeoutSeconds) }
     attributes.append(NBDFamily.Attribute.serverFlags, serverFlags)
-    if !clientFlags.isEmpty {
-      attributes.append(NBDFamily.Attribute.clientFlags, clientFlags.rawValue)
-    }
     NBDFamily.append(sockets: sockets, to: &attributes)
     if deadTimeoutSeconds != 0 {
       attributes.append(NBDFamily.Attribute.deadTimeout, deadTimeoutSeconds)
@@ -176,19 +161,6 @@ public struct NBDReconfigureMessage: Equatable, Sendable {
     }
     return GenericMessage.encode(
       command: NBDFamily.Command.reconfigure, version: NBDFamily.version, attributes: attributes)
-  }
-}
-
-/// STATUS: one device, or all of them.
-public struct NBDStatusMessage: Equatable, Sendable {
-  public var index: UInt32?
-  public init(index: UInt32?) { self.index = index }
-
-  public var payload: [UInt8] {
-    var attributes = NetlinkAttributeWriter()
-    if let index { attributes.append(NBDFamily.Attribute.index, index) }
-    return GenericMessage.encode(
-      command: NBDFamily.Command.status, version: NBDFamily.version, attributes: attributes)
   }
 }
 

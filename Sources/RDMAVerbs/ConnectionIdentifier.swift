@@ -56,12 +56,6 @@ public enum PortSpace: Sendable {
     try verbs(.setOption, unsafe cverbs_only_ipv6(raw))
   }
 
-  /// How long the hardware waits for an acknowledgement, 4.096 us * 2^exponent, 0 to 31; each of the
-  /// tries. Before `connect`. Not all kernels know it.
-  public borrowing func setAcknowledgementTimeout(exponent: UInt8) throws(VerbsError) {
-    try verbs(.setOption, unsafe cverbs_acknowledge_timeout(raw, exponent))
-  }
-
   public borrowing func bind(to address: SocketAddress) throws(VerbsError) {
     var storage = address.raw.storage
     try verbs(.bind, unsafe cverbs_bind(raw, &storage))

@@ -15,13 +15,6 @@ public struct DeviceLimits: Equatable, Sendable {
   public var bindsWindows: Bool
 }
 
-/// The port that a connection goes through.
-public struct PortState: Equatable, Sendable {
-  public var isActive: Bool
-  public var mtuByteCount: UInt32
-  public var isEthernet: Bool
-}
-
 extension ConnectionIdentifier {
   public borrowing func deviceLimits() throws(VerbsError) -> DeviceLimits {
     guard let device = unsafe cverbs_device_of(raw) else { throw .notBound(.queryDevice) }
@@ -32,13 +25,5 @@ extension ConnectionIdentifier {
       segmentCount: limits.segments, queuePairCount: limits.queue_pairs,
       regionCount: limits.regions, regionByteCount: limits.region_bytes,
       windowCount: limits.windows, bindsWindows: limits.binds_windows != 0)
-  }
-
-  public borrowing func portState() throws(VerbsError) -> PortState {
-    guard let device = unsafe cverbs_device_of(raw) else { throw .notBound(.queryDevice) }
-    var port = cverbs_port()
-    try verbs(.queryDevice, unsafe cverbs_query_port(device, portNumber, &port))
-    return PortState(
-      isActive: port.state == 4, mtuByteCount: port.mtu_bytes, isEthernet: port.is_ethernet != 0)
   }
 }

@@ -36,12 +36,8 @@ extension ConnectionIdentifier {
     return granted
   }
 
-  /// The peer reaches none of our memory through it any more; its completions are gone from the
-  /// queues when this returns or come with its number.
-  public borrowing func destroyQueuePair() { unsafe cverbs_pair_destroy(raw) }
-
-  /// As completions name it; 0 when there is none. Used again by the device some time after it was
-  /// destroyed.
+  /// As completions name it; 0 when there is none. Used again by the device some time after the
+  /// identifier, and the queue pair with it, has gone.
   public var queuePairNumber: UInt32 { unsafe cverbs_pair_number(raw) }
 
   /// Everything that is out completes in error, and nothing more is taken from the peer.

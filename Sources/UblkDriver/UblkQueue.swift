@@ -46,8 +46,6 @@ import WireFormat
 
   deinit { unsafe clinux_unmap(descriptors, byteCount) }
 
-  public var rawDescriptor: CInt { file.rawValue }
-
   /// The request that a completed command of `tag` stands for.
   public borrowing func descriptor(_ tag: UInt16) -> RequestDescriptor {
     precondition(tag < depth, "a tag is below the depth")

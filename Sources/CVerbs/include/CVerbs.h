@@ -42,8 +42,6 @@ void cverbs_identifier_set_context(void *identifier, uint64_t context);
 /* The options of rdma_set_option(3): is the address free at once, and IPv6 alone. */
 int cverbs_reuse_address(void *identifier);
 int cverbs_only_ipv6(void *identifier);
-/* How long the network may swallow a packet: 4.096 us * 2^value. */
-int cverbs_acknowledge_timeout(void *identifier, uint8_t value);
 int cverbs_bind(void *identifier, const struct sockaddr_storage *address);
 int cverbs_listen(void *identifier, int backlog);
 /* `source` may be NULL. */
@@ -75,12 +73,6 @@ struct cverbs_limits {
   uint8_t binds_windows; /* Memory windows of type 2 that a queue pair binds. */
 };
 int cverbs_query_device(void *device, struct cverbs_limits *into);
-struct cverbs_port {
-  uint32_t state;      /* enum ibv_port_state: 4 is active. */
-  uint32_t mtu_bytes;  /* The active one. */
-  uint8_t is_ethernet;
-};
-int cverbs_query_port(void *device, uint8_t port, struct cverbs_port *into);
 
 /* Protection domains, and memory. */
 int cverbs_domain_create(void **into, void *device);
