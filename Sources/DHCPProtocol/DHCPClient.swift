@@ -34,6 +34,8 @@ public enum DHCPOfferRule: Equatable, Sendable {
   case rootPathPreferred(patienceMilliseconds: UInt32)
 }
 
+/// Asks for one address for one interface, and stops when it has one. `nextAction` says what to
+/// send and when to come back; `received` takes what came.
 public struct DHCPClient: Equatable, Sendable {
   /// The first wait for an answer. Source: RFC 2131, section 4.1; doubled up to 64 s.
   public static let usualFirstWaitMilliseconds: UInt32 = 4000

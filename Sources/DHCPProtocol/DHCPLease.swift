@@ -8,6 +8,7 @@
 import BootPlanning
 import WireFormat
 
+/// A route of option 121, or the default route that option 3 means.
 public struct DHCPRoute: Equatable, Sendable {
   /// Without bits behind the prefix.
   public var destination: IPv4Address
@@ -23,27 +24,38 @@ public struct DHCPRoute: Equatable, Sendable {
   }
 }
 
+/// What one offer or acknowledgement gives. Nil and empty: the server said nothing, or nothing that
+/// can be used.
 public struct DHCPLease: Equatable, Sendable {
   /// The lease never ends. Source: RFC 2131, section 3.3.
   public static let infiniteSeconds = UInt32.max
+  /// The first so many of option 6 count; further ones are left out.
   public static let nameServerCountMaximum = 8
+  /// An option 121 with more counts as malformed.
   public static let routeCountMaximum = 64
   /// As in a lease that another client left behind.
   public static let textByteCountMaximum = 4096 + 512
 
+  /// `yiaddr`: neither 0.0.0.0 nor 255.255.255.255, and below 224.0.0.0.
   public var address: IPv4Address
+  /// Of the network around `address`, 1 to 32: option 1, else what the class of the address says.
   public var prefixLength: UInt8
+  /// Option 28, not compared with the prefix.
   public var broadcast: IPv4Address?
   /// In the server's order. From option 121 alone when there is one, else a default route through
   /// the first router. Source: RFC 3442, section "DHCP Client Behavior".
   public var routes: [DHCPRoute] = []
+  /// Option 6, the preferred one first. Source: RFC 2132, section 3.8.
   public var nameServers: [IPv4Address] = []
+  /// Option 15: one name, or several with spaces between.
   public var domainName: ByteString?
   /// Written out with dots. Source: RFC 3397.
   public var searchDomains: [ByteString] = []
+  /// Option 12.
   public var hostName: ByteString?
   /// At least 68. Source: RFC 2132, section 5.1.
   public var mtuByteCount: UInt16?
+  /// Option 17: 1 to `textByteCountMaximum` bytes without NUL, and otherwise not looked at.
   public var rootPath: ByteString?
   /// `siaddr`.
   public var nextServer: IPv4Address?
@@ -51,11 +63,13 @@ public struct DHCPLease: Equatable, Sendable {
   public var serverName: ByteString?
   /// Option 67, else `file`.
   public var bootFile: ByteString?
+  /// Option 54, never 0.0.0.0: whose lease it is; the root may be served by another.
   public var serverIdentifier: IPv4Address
   /// Above 0; `infiniteSeconds` never ends.
   public var seconds: UInt32
   /// When to ask the server again, and when to ask any server, in seconds from the beginning:
   /// always `renewalSeconds` < `rebindingSeconds` < `seconds`, or all equal when these are few.
+  /// Only left for others to read: nobody here renews.
   public var renewalSeconds: UInt32
   public var rebindingSeconds: UInt32
   /// Options that were there and malformed.

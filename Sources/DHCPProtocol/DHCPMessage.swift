@@ -7,7 +7,10 @@
 import BootPlanning
 import WireFormat
 
+/// A message of a client or a server. Numbers are big-endian on the wire; what the RFC calls a
+/// field stands beside it.
 public struct DHCPMessage: Equatable, Sendable {
+  /// `op`. Source: RFC 2131, section 2.
   public enum Operation: UInt8, Equatable, Sendable {
     case request = 1
     case reply = 2
@@ -15,6 +18,7 @@ public struct DHCPMessage: Equatable, Sendable {
 
   /// The header up to and with the magic cookie.
   public static let headerByteCount = 240
+  /// In front of the options. Source: RFC 2131, section 3.
   public static let magic: UInt32 = 0x6382_5363
   /// What fits a jumbo frame of 9000 bytes behind the headers of IPv4 and UDP.
   public static let byteCountMaximum = 9000 - 28
@@ -29,6 +33,7 @@ public struct DHCPMessage: Equatable, Sendable {
   public var hardwareType: UInt8 = 1
   /// At most 16 bytes.
   public var hardwareAddress: [UInt8] = []
+  /// `xid`: drawn by the client, sent back by the server.
   public var transaction: UInt32 = 0
   /// Since the client began, as far as 16 bits reach.
   public var seconds: UInt16 = 0
@@ -42,6 +47,8 @@ public struct DHCPMessage: Equatable, Sendable {
   /// `sname` and `file`; empty when options lie there.
   public var serverName = ByteString()
   public var bootFile = ByteString()
+  /// Each code once and whole, in the order of its first piece; option 52 is taken out once it was
+  /// followed.
   public var options: [DHCPOption] = []
 
   public init(_ operation: Operation) { self.operation = operation }
@@ -52,6 +59,9 @@ public struct DHCPMessage: Equatable, Sendable {
     return nil
   }
 
+  /// Throws for fewer bytes than `headerByteCount` or more than `byteCountMaximum`, a wrong magic,
+  /// an `op` that is neither of the two, an `hlen` above 16, an option that reaches beyond its
+  /// field, and an option 52 that is not one byte from 1 to 3.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count >= Self.headerByteCount else {
       throw .byteCount(expected: Self.headerByteCount, actual: bytes.count)

@@ -24,6 +24,8 @@ public indirect enum DHCPv6Action: Equatable, Sendable {
   case wait(until: UInt64?)
 }
 
+/// Asks for one address for one interface, and stops when it has one. `nextAction` says what to
+/// send and when to come back; `received` takes what came.
 public struct DHCPv6Client: Equatable, Sendable {
   static let solicitWaitMilliseconds: UInt64 = 1000
   static let solicitWaitMaximumMilliseconds: UInt64 = 3_600_000

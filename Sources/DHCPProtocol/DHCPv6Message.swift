@@ -5,25 +5,28 @@
 import BootPlanning
 import WireFormat
 
+/// One option, of a message or inside of another option. Numbers in it are big-endian.
 public struct DHCPv6Option: Equatable, Sendable {
+  /// Source: RFC 8415, the section named behind each code, unless another RFC stands there.
   public struct Code: Equatable, Sendable {
     public let rawValue: UInt16
     public init(rawValue: UInt16) { self.rawValue = rawValue }
 
-    public static let clientIdentifier = Code(rawValue: 1)
-    public static let serverIdentifier = Code(rawValue: 2)
-    public static let addresses = Code(rawValue: 3)  // IA_NA
-    public static let address = Code(rawValue: 5)  // IAADDR
-    public static let requests = Code(rawValue: 6)  // ORO
-    public static let preference = Code(rawValue: 7)
-    public static let elapsedTime = Code(rawValue: 8)
-    public static let status = Code(rawValue: 13)
-    public static let nameServers = Code(rawValue: 23)
-    public static let searchDomains = Code(rawValue: 24)
-    public static let bootFileURL = Code(rawValue: 59)
+    public static let clientIdentifier = Code(rawValue: 1)  // 21.2: a DUID.
+    public static let serverIdentifier = Code(rawValue: 2)  // 21.3: a DUID.
+    public static let addresses = Code(rawValue: 3)  // 21.4: IA_NA.
+    public static let address = Code(rawValue: 5)  // 21.6: IAADDR.
+    public static let requests = Code(rawValue: 6)  // 21.7: ORO.
+    public static let preference = Code(rawValue: 7)  // 21.8: one byte; 0 without it.
+    public static let elapsedTime = Code(rawValue: 8)  // 21.9: 16 bits, hundredths of a second.
+    public static let status = Code(rawValue: 13)  // 21.13: 16 bits, 0 for success, and text.
+    public static let nameServers = Code(rawValue: 23)  // RFC 3646, section 3: addresses.
+    public static let searchDomains = Code(rawValue: 24)  // RFC 3646, section 4: names.
+    public static let bootFileURL = Code(rawValue: 59)  // RFC 5970, section 3.1: text.
   }
 
   public var code: Code
+  /// Without code and length. When it is sent it is cut after 65,535 bytes.
   public var bytes: [UInt8]
 
   public init(_ code: Code, _ bytes: [UInt8]) {
@@ -61,6 +64,7 @@ public struct DHCPv6Option: Equatable, Sendable {
   }
 }
 
+/// A message between client and server. Those of relays are laid out otherwise and refused.
 public struct DHCPv6Message: Equatable, Sendable {
   /// What is sent and taken on the way to a lease. Source: RFC 8415, section 7.3.
   public enum MessageType: UInt8, Equatable, Sendable {
@@ -70,20 +74,27 @@ public struct DHCPv6Message: Equatable, Sendable {
     case reply = 7
   }
 
+  /// Of UDP. Source: RFC 8415, section 7.2.
   public static let serverPort: UInt16 = 547
+  /// Of UDP. Source: RFC 8415, section 7.2.
   public static let clientPort: UInt16 = 546
+  /// What fits a jumbo frame of 9000 bytes behind the headers of IPv6 and UDP.
   public static let byteCountMaximum = 9000 - 48
 
   public var type: MessageType
   /// 24 bits.
   public var transaction: UInt32
+  /// In the order of the wire; one code may be there several times.
   public var options: [DHCPv6Option] = []
 
+  /// Of `transaction` the lower 24 bits count.
   public init(_ type: MessageType, transaction: UInt32) {
     self.type = type
     self.transaction = transaction & 0xff_ffff
   }
 
+  /// Throws for fewer than 4 bytes or more than `byteCountMaximum`, a type that `MessageType` has
+  /// not, and an option that reaches beyond the end.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count >= 4 else { throw .byteCount(expected: 4, actual: bytes.count) }
     guard bytes.count <= Self.byteCountMaximum else {
@@ -99,6 +110,7 @@ public struct DHCPv6Message: Equatable, Sendable {
     options = try DHCPv6Option.read(bytes.extracting(4..<bytes.count))
   }
 
+  /// The payload of a UDP datagram.
   public var encoded: [UInt8] {
     var bytes: [UInt8] = []
     bytes.append(bigEndian: UInt32(type.rawValue) << 24 | transaction & 0xff_ffff)
@@ -125,12 +137,18 @@ public struct DHCPv6Message: Equatable, Sendable {
 
 /// What a reply (or an advertisement) gives.
 public struct DHCPv6Lease: Equatable, Sendable {
+  /// Without a network around it: what else is on the link, a router says.
   public var address: IPv6Address
   /// Above 0; `UInt32.max` is for ever.
   public var validSeconds: UInt32
+  /// A DUID of 3 to 130 bytes, to be sent back with the request.
   public var serverIdentifier: [UInt8]
+  /// At most `DHCPLease.nameServerCountMaximum`; none of an option that is no multiple of 16 bytes.
   public var nameServers: [IPv6Address] = []
+  /// Written out with dots; none when one of them is malformed.
   public var searchDomains: [ByteString] = []
+  /// 1 to `DHCPLease.textByteCountMaximum` bytes without NUL. Stands for the root path, which
+  /// DHCPv6 has not.
   public var bootFileURL: ByteString?
 
   /// Source: RFC 8415, section 11.1.

@@ -4,34 +4,54 @@
 import BootPlanning
 import WireFormat
 
+/// What one interface is to be given, or has. Nil and empty: nobody said so, and it is left alone.
 public struct InterfaceConfiguration: Equatable, Sendable {
+  /// The name that the kernel has for it: `eth0`.
   public var interface: ByteString
   /// From DHCP; false for what the command line says.
   public var isLeased: Bool
 
+  /// Nil when the interface has IPv6 alone.
   public var address: IPv4Address?
+  /// Of `address`, 1 to 32; 0 without one.
   public var prefixLength: UInt8 = 0
+  /// As the lease has it. Nil: none is set, and the file for klibc has what the prefix says.
   public var broadcast: IPv4Address?
   /// In the order in which they are to be made.
   public var routes: [DHCPRoute] = []
+  /// Nil also while the link-local one is awaited that the kernel makes.
   public var address6: IPv6Address?
+  /// Of `address6`, up to 128, and 128 for DHCPv6, which knows no network; 0 without one.
   public var prefixLength6: UInt8 = 0
+  /// From `ip=` alone: routers tell the kernel by themselves.
   public var gateway6: IPv6Address?
   /// Of both families.
   public var nameServers: [ServerAddress] = []
+  /// From `ip=` alone: no lease is asked for them.
   public var timeServers: [IPv4Address] = []
+  /// Option 15: one name, or several with spaces between.
   public var domainName: ByteString?
+  /// Without a dot at the end.
   public var searchDomains: [ByteString] = []
+  /// Of the machine: from `ip=`, else option 12. More than 64 bytes are not set.
   public var hostName: ByteString?
+  /// One that the driver refuses is logged, and the old one stays.
   public var mtuByteCount: UInt32?
+  /// Option 17, or the boot file URL of DHCPv6.
   public var rootPath: ByteString?
   /// `siaddr`, or the second field of `ip=`.
   public var nextServer: IPv4Address?
+  /// Option 67, else `file`.
   public var bootFile: ByteString?
+  /// Option 54; nil with DHCPv6.
   public var serverIdentifier: IPv4Address?
+  /// From the acknowledgement on; `UInt32.max` never ends. Nil without a lease.
   public var leaseSeconds: UInt32?
+  /// For the file of networkd: nobody here renews. Nil with DHCPv6 and without a lease.
   public var renewalSeconds: UInt32?
+  /// The same for any server, after the first was asked in vain.
   public var rebindingSeconds: UInt32?
+  /// Option 61 as it was sent, its type in front; empty with DHCPv6 and without a lease.
   public var clientIdentifier: [UInt8] = []
 
   public init(_ interface: ByteString, isLeased: Bool) {
@@ -39,6 +59,7 @@ public struct InterfaceConfiguration: Equatable, Sendable {
     self.isLeased = isLeased
   }
 
+  /// All of the lease, routes on the link itself first. `clientIdentifier` is what was sent for it.
   public init(_ interface: ByteString, _ lease: DHCPLease, clientIdentifier: [UInt8] = []) {
     self.init(interface, isLeased: true)
     address = lease.address
@@ -62,6 +83,8 @@ public struct InterfaceConfiguration: Equatable, Sendable {
     self.clientIdentifier = clientIdentifier
   }
 
+  /// The address with a prefix of 128 bits, and what serves names; the boot file URL becomes the
+  /// root path.
   public init(_ interface: ByteString, _ lease: DHCPv6Lease) {
     self.init(interface, isLeased: true)
     address6 = lease.address

@@ -13,14 +13,18 @@ public enum RouterSolicitation {
   public static var encoded: [UInt8] { [133, 0, 0, 0, 0, 0, 0, 0] }
 }
 
+/// As much of an advertisement as the kernel does not see to.
 public struct RouterAdvertisement: Equatable, Sendable {
+  /// Up to the first option. Source: RFC 4861, section 4.2.
   public static let headerByteCount = 16
+  /// Of ICMPv6. Source: RFC 4861, section 4.2.
   public static let type: UInt8 = 134
 
   /// Addresses come from DHCPv6 (flag M).
   public var hasManagedAddresses: Bool
   /// Those whose lifetime is not 0.
   public var nameServers: [IPv6Address] = []
+  /// Those whose lifetime is not 0, 16 at most; none of an option with a malformed one.
   public var searchDomains: [ByteString] = []
 
   /// An ICMPv6 message, which must have come with the hop limit 255 from a link-local address: the

@@ -6,7 +6,9 @@
 import BootPlanning
 import WireFormat
 
+/// One datagram over IPv4, whole: no fragment is taken, none is sent.
 public struct UDPDatagram: Equatable, Sendable {
+  /// Of IPv4 without options, 20, and of UDP, 8.
   public static let headerByteCount = 28
   static let versionAndHeaderLength: UInt8 = 0x45
   static let timeToLive: UInt8 = 64
@@ -16,6 +18,7 @@ public struct UDPDatagram: Equatable, Sendable {
   public var sourcePort: UInt16
   public var destination: IPv4Address
   public var destinationPort: UInt16
+  /// 65,507 bytes at most can be sent.
   public var payload: [UInt8]
 
   public init(
