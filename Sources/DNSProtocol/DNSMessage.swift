@@ -36,6 +36,7 @@ public enum DNSAnswer: Equatable, Sendable {
   case failed(code: UInt8)
 }
 
+/// Why a datagram is no answer to be used.
 public enum DNSMessageError: Error, Equatable, Sendable {
   /// Not an answer to this question: another identifier, name or type. Wait for the next.
   case unrelated

@@ -9,16 +9,20 @@ public import WireFormat
 public struct GenericMessage: Equatable, Sendable {
   public static let headerByteCount = 4
 
+  /// Of the family: the same number means something else to another.
   public var command: UInt8
+  /// Of the family, as the sender has it; nobody here compares it.
   public var version: UInt8
   public var attributes: [NetlinkAttribute]
 
+  /// The payload of a netlink message whose type is the id of the family.
   public static func encode(
     command: UInt8, version: UInt8, attributes: NetlinkAttributeWriter
   ) -> [UInt8] {
     [command, version, 0, 0] + attributes.bytes
   }
 
+  /// Throws for fewer bytes than `headerByteCount`, and as `NetlinkAttribute.decode` does.
   public init(decoding payload: ArraySlice<UInt8>) throws(WireError) {
     guard payload.count >= Self.headerByteCount else {
       throw .byteCount(expected: Self.headerByteCount, actual: payload.count)
@@ -31,6 +35,7 @@ public struct GenericMessage: Equatable, Sendable {
 
 /// What the controller says of a family. Source: `CTRL_*` in Linux `genetlink.h`.
 public struct GenericFamily: Equatable, Sendable {
+  /// A multicast group. Name and `id` belong together for one boot at most, as the family's do.
   public struct Group: Equatable, Sendable {
     public let name: ByteString
     public let id: UInt32
@@ -40,7 +45,9 @@ public struct GenericFamily: Equatable, Sendable {
   /// Source: `GENL_NAMSIZ`, with the NUL.
   public static let nameByteCountMaximum = 15
 
+  /// The type of all messages of the family; `controllerType` at least.
   public let id: UInt16
+  /// Those that came with a name and an id.
   public let groups: [Group]
 
   /// The payload of the question. The kernel tries to load the family's module on it.
@@ -51,6 +58,8 @@ public struct GenericFamily: Equatable, Sendable {
     return GenericMessage.encode(command: 3, version: 2, attributes: attributes)
   }
 
+  /// `message` is CTRL_CMD_NEWFAMILY. Throws for another command, for an id that is missing or
+  /// below `controllerType`, and for attributes of another size than their numbers.
   public init(decoding message: GenericMessage) throws(WireError) {
     guard message.command == 1 else {
       throw .value(field: "controller command", actual: UInt64(message.command))
@@ -71,6 +80,7 @@ public struct GenericFamily: Equatable, Sendable {
     self.groups = groups
   }
 
+  /// Nil when the family has no such group.
   public func group(named name: ByteString) -> UInt32? {
     for group in groups where group.name == name { return group.id }
     return nil

@@ -6,8 +6,11 @@
 
 public import WireFormat
 
+/// How the family is called, and how much of it one message may carry.
 public enum NBDFamily {
+  /// Source: `NBD_GENL_FAMILY_NAME`.
   public static let name: ByteString = "nbd"
+  /// Source: `NBD_GENL_VERSION`.
   public static let version: UInt8 = 1
   /// The group that hears LINK_DEAD.
   public static let multicastGroup: ByteString = "nbd_mc_group"
@@ -72,6 +75,8 @@ public struct NBDConnectMessage: Equatable, Sendable {
   public var serverFlags: UInt64
   /// Descriptor numbers. More than one needs CAN_MULTI_CONN among the server's flags.
   public var sockets: [UInt32]
+  /// What sysfs shows as `backend`; nil: nothing, and no RECONFIGURE has to name it. At most
+  /// `NBDFamily.backendIdentifierByteCountMaximum` bytes without NUL: a longer one traps.
   public var backendIdentifier: ByteString?
 
   public init(
@@ -111,9 +116,11 @@ public struct NBDConnectMessage: Equatable, Sendable {
 
 /// DISCONNECT: ends every connection of a device; what is in flight fails.
 public struct NBDDisconnectMessage: Equatable, Sendable {
+  /// N of /dev/nbdN.
   public var index: UInt32
   public init(index: UInt32) { self.index = index }
 
+  /// Behind the netlink header.
   public var payload: [UInt8] {
     var attributes = NetlinkAttributeWriter()
     attributes.append(NBDFamily.Attribute.index, index)
@@ -125,10 +132,14 @@ public struct NBDDisconnectMessage: Equatable, Sendable {
 /// RECONFIGURE: each socket takes the place of one that is dead. When none is dead the socket is
 /// dropped and the answer is still success.
 public struct NBDReconfigureMessage: Equatable, Sendable {
+  /// N of /dev/nbdN.
   public var index: UInt32
+  /// Nil leaves the size as it is.
   public var sizeByteCount: UInt64?
+  /// As CONNECT has both; nil leaves them as they are.
   public var timeoutSeconds: UInt64?
   public var deadTimeoutSeconds: UInt64?
+  /// Descriptor numbers; empty: the rest is changed alone.
   public var sockets: [UInt32]
   /// Required, and compared, when CONNECT gave one.
   public var backendIdentifier: ByteString?
@@ -145,6 +156,7 @@ public struct NBDReconfigureMessage: Equatable, Sendable {
     self.backendIdentifier = backendIdentifier
   }
 
+  /// Behind the netlink header.
   public var payload: [UInt8] {
     var attributes = NetlinkAttributeWriter()
     attributes.append(NBDFamily.Attribute.index, index)
@@ -166,6 +178,7 @@ public struct NBDReconfigureMessage: Equatable, Sendable {
 
 /// What the driver says: answers to requests, and events from its group.
 public enum NBDKernelMessage: Equatable, Sendable {
+  /// One device of the answer to STATUS.
   public struct DeviceStatus: Equatable, Sendable {
     public let index: UInt32
     /// Configured *or merely open*: the `pid` file in sysfs says whether it is attached.
@@ -176,11 +189,15 @@ public enum NBDKernelMessage: Equatable, Sendable {
     }
   }
 
+  /// The answer to CONNECT: the device that it became.
   case connected(index: UInt32)
   /// A socket of this device died by itself. One event a socket.
   case linkDead(index: UInt32)
+  /// The answer to STATUS, in the driver's order.
   case status([DeviceStatus])
 
+  /// Throws for a command that the driver does not send, and when the device or the list that it is
+  /// about is missing or of another size.
   public init(decoding message: GenericMessage) throws(WireError) {
     switch message.command {
     case NBDFamily.Command.connect:

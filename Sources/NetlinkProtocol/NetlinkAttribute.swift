@@ -6,13 +6,16 @@ public import WireFormat
 
 /// One attribute as received. Source: `struct nlattr` in Linux `include/uapi/linux/netlink.h`.
 public struct NetlinkAttribute: Equatable, Sendable {
+  /// Counted in the length that stands in it.
   public static let headerByteCount = 4
   /// A list of 3,276 nbd devices is the longest that fits in one attribute.
   public static let countMaximum = 8192
   /// The two upper bits of a type are flags (nested, network byte order).
   static let typeMask: UInt16 = 0x3fff
 
+  /// Without the two flags above it.
   public let type: UInt16
+  /// Without header and padding. Indices are those of the datagram: they do not begin at 0.
   public let value: ArraySlice<UInt8>
 
   /// The attributes that fill `bytes`; the padding behind the last one may be missing.
@@ -58,14 +61,17 @@ public struct NetlinkAttribute: Equatable, Sendable {
     ByteString(value.prefix { $0 != 0 })
   }
 
+  /// The value as attributes; throws as `decode` does.
   public func nested() throws(WireError) -> [NetlinkAttribute] { try Self.decode(value) }
 }
 
 /// Builds attributes. Lengths are ours: one that does not fit is a mistake of the caller.
 public struct NetlinkAttributeWriter {
+  /// All that was appended, padded to 4 bytes.
   public private(set) var bytes: [UInt8] = []
   public init() {}
 
+  /// With its header and padding. Traps when header and value exceed 65,535 bytes.
   public mutating func append(_ type: UInt16, bytes value: [UInt8]) {
     let byteCount = NetlinkAttribute.headerByteCount + value.count
     precondition(byteCount <= Int(UInt16.max), "an attribute of ours fits in 16 bits of length")
@@ -75,6 +81,7 @@ public struct NetlinkAttributeWriter {
     while !bytes.count.isMultiple(of: 4) { bytes.append(0) }
   }
 
+  /// In the byte order of this machine and as wide as `T`: the kernel compares the width.
   public mutating func append<T: FixedWidthInteger & UnsignedInteger>(_ type: UInt16, _ value: T) {
     var encoded: [UInt8] = []
     encoded.append(native: value)

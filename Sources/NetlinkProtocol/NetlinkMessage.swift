@@ -12,29 +12,33 @@ public struct NetlinkMessage: Equatable, Sendable {
 
   /// Types below 16 belong to netlink itself, the others to families. Source: netlink.h.
   public enum Control {
-    public static let nothing: UInt16 = 1
-    public static let error: UInt16 = 2
-    public static let done: UInt16 = 3
-    public static let overrun: UInt16 = 4
+    public static let nothing: UInt16 = 1  // NLMSG_NOOP.
+    public static let error: UInt16 = 2  // NLMSG_ERROR: success, too, with the errno 0.
+    public static let done: UInt16 = 3  // NLMSG_DONE: the end of a dump.
+    public static let overrun: UInt16 = 4  // NLMSG_OVERRUN.
   }
 
+  /// The meaning of the upper byte depends on the type. Source: `NLM_F_*`.
   public struct Flags: OptionSet, Sendable {
     public let rawValue: UInt16
     public init(rawValue: UInt16) { self.rawValue = rawValue }
-    public static let request = Flags(rawValue: 0x1)
-    public static let multipart = Flags(rawValue: 0x2)
-    public static let acknowledge = Flags(rawValue: 0x4)
+    public static let request = Flags(rawValue: 0x1)  // In all that goes to the kernel.
+    public static let multipart = Flags(rawValue: 0x2)  // More follow, up to `done`.
+    public static let acknowledge = Flags(rawValue: 0x4)  // Answer with an error message, 0 or not.
     /// In an error message: the request is not repeated behind its header.
     public static let capped = Flags(rawValue: 0x100)
     /// In an error message: attributes follow that say more.
     public static let errorAttributes = Flags(rawValue: 0x200)
   }
 
+  /// Below 16 one of `Control`, else the family's.
   public var type: UInt16
   public var flags: Flags
+  /// Drawn by who asks; every answer carries it again.
   public var sequence: UInt32
   /// The netlink address of the sender's socket; 0 is the kernel.
   public var port: UInt32
+  /// Without padding. Indices are those of the datagram: they do not begin at 0.
   public var payload: ArraySlice<UInt8>
 
   public init(

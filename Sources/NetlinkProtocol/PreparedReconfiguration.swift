@@ -5,6 +5,7 @@ import WireFormat
 
 /// One complete netlink message; the sequence number and the socket are filled in each time.
 public struct PreparedReconfiguration: Sendable {
+  /// To be sent as they are, once `set` was called.
   public private(set) var bytes: [UInt8]
   private let socketOffset: Int?
 
@@ -33,6 +34,8 @@ public struct PreparedReconfiguration: Sendable {
     socketOffset = found
   }
 
+  /// `socket` is a descriptor number, and counts where the message hands one over. Allocates
+  /// nothing.
   public mutating func set(sequence: UInt32, socket: CInt = -1) {
     put(sequence, at: 8)  // nlmsg_seq
     if let socketOffset { put(UInt32(bitPattern: socket), at: socketOffset) }

@@ -12,8 +12,10 @@ public struct RDMALinkRequest: Equatable, Sendable {
   /// Source: `RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_NEWLINK)`.
   public static let type: UInt16 = 5 << 10 | 3
 
+  /// Of the device to be made.
   public var name: ByteString
   public var kind: ByteString
+  /// The network interface that it is made of.
   public var interface: ByteString
 
   public init(name: ByteString, kind: ByteString, interface: ByteString) {
@@ -22,6 +24,7 @@ public struct RDMALinkRequest: Equatable, Sendable {
     self.interface = interface
   }
 
+  /// Behind the netlink header: no header of a family comes first.
   public var payload: [UInt8] {
     var writer = NetlinkAttributeWriter()
     writer.append(2, text: name)  // RDMA_NLDEV_ATTR_DEV_NAME

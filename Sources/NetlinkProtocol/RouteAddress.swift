@@ -16,6 +16,7 @@ public struct AddressDescription: Equatable, Sendable {
   public var prefixLength: UInt8
   /// For IPv4, to be added.
   public var broadcast: [UInt8]?
+  /// `IFA_F_*`: the attribute of 32 bits when it is there, else the 8 bits of the header. Not sent.
   public var flags: UInt32 = 0
   /// 0 is universe; 253 is valid on the link only.
   public var scope: UInt8 = 0
@@ -33,6 +34,8 @@ public struct AddressDescription: Equatable, Sendable {
     self.prefixLength = prefixLength
   }
 
+  /// Behind the netlink header. Throws for fewer than 8 bytes, as `NetlinkAttribute.decode` does,
+  /// and for flags that are not 32 bits; `octets` may be empty.
   public init(decoding payload: ArraySlice<UInt8>) throws(WireError) {
     guard payload.count >= Self.headerByteCount else {
       throw .byteCount(expected: Self.headerByteCount, actual: payload.count)
@@ -92,6 +95,7 @@ public struct RouteRequest: Equatable, Sendable {
     self.gateway = gateway
   }
 
+  /// Behind the netlink header, for RTM_NEWROUTE.
   public var payload: [UInt8] {
     var bytes = [
       destination.count == 4 ? Self.ipv4Family : Self.ipv6Family, prefixLength, 0, 0,

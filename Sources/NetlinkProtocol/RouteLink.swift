@@ -6,11 +6,11 @@ public import WireFormat
 
 /// The types of rtnetlink's messages that are used here.
 public enum RouteMessageType {
-  public static let newLink: UInt16 = 16
-  public static let getLink: UInt16 = 18
-  public static let newAddress: UInt16 = 20
-  public static let getAddress: UInt16 = 22
-  public static let newRoute: UInt16 = 24
+  public static let newLink: UInt16 = 16  // RTM_NEWLINK
+  public static let getLink: UInt16 = 18  // RTM_GETLINK
+  public static let newAddress: UInt16 = 20  // RTM_NEWADDR
+  public static let getAddress: UInt16 = 22  // RTM_GETADDR
+  public static let newRoute: UInt16 = 24  // RTM_NEWROUTE
   /// Of the multicast groups: changes of interfaces, of IPv4's and IPv6's addresses.
   public static let changeGroups: UInt32 = 0x1 | 0x10 | 0x100
 }
@@ -18,7 +18,9 @@ public enum RouteMessageType {
 extension NetlinkMessage.Flags {
   /// In a request for a new object.
   public static let replace = NetlinkMessage.Flags(rawValue: 0x100)
+  /// In a request for a new object: one that is there already is EEXIST.
   public static let exclusive = NetlinkMessage.Flags(rawValue: 0x200)
+  /// In a request for a new object: it is made when it is not there.
   public static let create = NetlinkMessage.Flags(rawValue: 0x400)
   /// In a question: all objects.
   public static let dump = NetlinkMessage.Flags(rawValue: 0x300)
@@ -31,11 +33,15 @@ public struct LinkDescription: Equatable, Sendable {
   static let loopbackFlag: UInt32 = 0x8
   static let carrierFlag: UInt32 = 0x1_0000  // IFF_LOWER_UP
 
+  /// The number by which requests name it, for as long as it exists.
   public var index: UInt32
   /// As in ARP; 1 is Ethernet.
   public var hardwareType: UInt16
+  /// `IFF_*`.
   public var flags: UInt32
+  /// Empty when the kernel did not say.
   public var name: ByteString
+  /// Six bytes on Ethernet, other lengths elsewhere, empty without one.
   public var hardwareAddress: [UInt8]
   /// `vlan`, `bridge` and the like; empty for hardware.
   public var kind: ByteString
@@ -44,8 +50,11 @@ public struct LinkDescription: Equatable, Sendable {
   public var isLoopback: Bool { flags & Self.loopbackFlag != 0 }
   /// Only an interface that is up can say so.
   public var hasCarrier: Bool { isUp && flags & Self.carrierFlag != 0 }
+  /// One that DHCP can be asked on, with an address of six bytes; not the loopback.
   public var isEthernet: Bool { hardwareType == 1 && hardwareAddress.count == 6 && !isLoopback }
 
+  /// Behind the netlink header. Throws for fewer than 16 bytes, and as `NetlinkAttribute.decode`
+  /// does.
   public init(decoding payload: ArraySlice<UInt8>) throws(WireError) {
     guard payload.count >= Self.headerByteCount else {
       throw .byteCount(expected: Self.headerByteCount, actual: payload.count)
@@ -74,6 +83,7 @@ public enum LinkRequest: Equatable, Sendable {
   /// With `.create` and `.exclusive` among the flags.
   case makeVLAN(name: ByteString, parentIndex: UInt32, identifier: UInt16)
 
+  /// Behind the netlink header, for RTM_NEWLINK.
   public var payload: [UInt8] {
     var header: [UInt8] = [0, 0, 0, 0]
     var attributes = NetlinkAttributeWriter()
