@@ -8,6 +8,7 @@ public struct TargetPath: Equatable, Sendable {
   /// Which local address to use; nil leaves it to routing.
   public var source: ServerAddress?
   public var server: ServerAddress
+  /// Of TCP, or of RDMA's connection manager; means nothing for a Unix socket.
   public var port: UInt16
 
   public init(source: ServerAddress? = nil, server: ServerAddress, port: UInt16) {
@@ -25,9 +26,14 @@ public enum ServerOrigin: Equatable, Sendable {
   case ipParameter
 }
 
+/// One device to attach. What neither the command line nor a lease said is nil, and the default of
+/// the program that attaches holds.
 public struct AttachmentTarget: Equatable, Sendable {
+  /// Which of the two the server speaks; NBD over TCP or a Unix socket, RNBD over RDMA.
   public enum BlockProtocol: Equatable, Sendable { case nbd, rnbd }
+  /// What is asked of the server. `migration` is RNBD's alone.
   public enum AccessMode: Equatable, Sendable { case readWrite, readOnly, migration }
+  /// `io_mode=` of RNBD's control file: taken so that its lines work, and told to nobody.
   public enum IOMode: Equatable, Sendable { case block, file }
   /// How a request's path is chosen.
   public enum PathPolicy: Equatable, Sendable { case roundRobin, minInFlight, minLatency }
@@ -44,9 +50,11 @@ public struct AttachmentTarget: Equatable, Sendable {
   /// NBD: candidate names in the order in which they are tried, all on one connection. Empty only
   /// while a lease's root-path is awaited.
   public var exports: [ByteString] = []
+  /// Nil when nothing speaks of TLS.
   public var tls: TLSPolicy?
   /// Nil: any that is free. Never with a partition.
   public var device: DeviceName?
+  /// Of `device`, or of the one that is to be found.
   public var driver: DeviceName.Driver
   /// At most this many, and never more than one unless the server says CAN_MULTI_CONN.
   public var connectionCount: UInt32 = 1
@@ -60,19 +68,24 @@ public struct AttachmentTarget: Equatable, Sendable {
   /// How long a system that goes down waits for its server; nil leaves it to the program, 0 is for
   /// ever.
   public var shutdownTimeSeconds: UInt32?
-  /// How long the machine of the server may say nothing, and the server owe an answer; nil leaves
-  /// it to the program.
+  /// How long the machine of the server may say nothing, 1 to 3600; nil leaves it to the program.
   public var silenceSeconds: UInt32?
+  /// How long the server may owe an answer, 1 to 3600; nil leaves it to the program.
   public var answerSeconds: UInt32?
   /// "nbdroot=", "root=", "netroot=", "root-path of lease eth0"...
   public var origin: ByteString
+  /// Nil when the parameter itself names the server.
   public var serverOrigin: ServerOrigin?
 
   // RNBD only.
   /// Nil while no name could be derived yet.
   public var session: ByteString?
+  /// The server's name of the export, 1 to 255 bytes. Nil for NBD.
   public var devicePath: ByteString?
+  /// Nil for NBD.
   public var ioMode: IOMode?
+  /// Connections of a path that carry requests, of which 15 at most are made; nil:
+  /// `connectionCount`.
   public var queueCount: UInt32?
   /// Nil leaves it to the program.
   public var pathPolicy: PathPolicy?
@@ -102,6 +115,7 @@ public struct AttachmentTarget: Equatable, Sendable {
     return false
   }
 
+  /// Whether it is reached otherwise than over a Unix socket; true while its server is pending.
   public var needsNetwork: Bool {
     for path in paths where path.server.needsNetwork { return true }
     return false

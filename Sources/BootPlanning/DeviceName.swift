@@ -7,7 +7,9 @@ public struct DeviceName: Hashable, Sendable {
   public enum Driver: Hashable, Sendable { case nbd, ublk }
 
   public var driver: Driver
+  /// Up to `numberMaximum`.
   public var number: UInt32
+  /// 1 to `partitionMaximum`; nil: the whole device.
   public var partition: UInt32?
 
   /// Minor numbers have 20 bits and every nbd device takes at least 16 of them.

@@ -8,6 +8,7 @@ public struct IPv4Address: Hashable, Sendable {
 
   public init(rawValue: UInt32) { self.rawValue = rawValue }
 
+  /// Nil unless all of the text is four decimal numbers up to 255 without zeroes in front.
   public init?(_ text: ArraySlice<UInt8>) {
     var value: UInt32 = 0
     var index = text.startIndex

@@ -2,7 +2,9 @@
 // IPv6 addresses, which are also the form of InfiniBand's GIDs. Source: RFC 4291 section 2.2 for
 // reading, RFC 5952 for writing.
 
+/// An address without its scope, or a GID.
 public struct IPv6Address: Hashable, Sendable {
+  /// The first eight bytes, the very first one most significant; `low` has the others.
   public let high: UInt64
   public let low: UInt64
 

@@ -25,18 +25,21 @@ public struct InterfaceAddress: Equatable, Sendable {
   }
 }
 
+/// What one `ip=` says. Nil and empty: it says nothing of that.
 public struct InterfaceRequest: Equatable, Sendable {
   public enum Method: Equatable, Sendable {
     /// Not to be configured at all.
     case none
+    /// The address that it gives; nobody is asked for another.
     case fixed(InterfaceAddress)
-    case dhcp
+    case dhcp  // Of IPv4.
     /// DHCPv6, besides what router advertisements say.
     case dhcp6
     /// Router advertisements alone.
     case routerAdvertisement
     /// Router advertisements, then DHCPv6.
     case either6
+    /// The address that the kernel makes by itself, and nothing beyond the link.
     case linkLocal6
   }
 
@@ -47,9 +50,13 @@ public struct InterfaceRequest: Equatable, Sendable {
   public var server: IPv4Address?
   /// `.ipv4` or `.ipv6`, of the family of the address.
   public var gateway: ServerAddress?
+  /// The fifth field of the kernel's form.
   public var hostName: ByteString?
+  /// The eighth and ninth field, those that are not empty or 0.0.0.0.
   public var nameServers: [ServerAddress] = []
+  /// The tenth field: one at most.
   public var timeServers: [IPv4Address] = []
+  /// 68 to 65,536.
   public var mtuByteCount: UInt32?
   /// Six bytes, to be set.
   public var hardwareAddress: [UInt8]?

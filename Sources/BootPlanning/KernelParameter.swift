@@ -11,6 +11,7 @@ import WireFormat
 
 /// A word of the command line as the kernel sees it.
 public struct KernelParameter: Equatable, Sendable {
+  /// Without a quote around the word, otherwise as it stands there: `isNamed` compares it.
   public let name: ByteString
   /// Nil when the word has no `=`.
   public let value: ByteString?

@@ -9,6 +9,7 @@ public struct LeaseValue<Value: Equatable & Sendable>: Equatable, Sendable {
   public let value: Value
   /// The key in that file, such as `ROOTSERVER`.
   public let key: ByteString
+  /// Of the file.
   public let path: ByteString
 
   public init(_ value: Value, key: ByteString, path: ByteString) {
@@ -18,15 +19,19 @@ public struct LeaseValue<Value: Equatable & Sendable>: Equatable, Sendable {
   }
 }
 
+/// What one file says of one interface, or several of them. A field that is missing or malformed in
+/// all of them is nil or empty.
 public struct Lease: Equatable, Sendable {
   /// Who wrote the file.
   public enum Producer: Equatable, Sendable {
     case klibc, kernel, udhcpc, dhclient, dracut, networkManager, networkd, dhcpcd
   }
 
+  /// Of the best file, when there were several; so are `path` and `modificationTime`.
   public var producer: Producer
   /// Empty when the file does not say; the kernel's never does.
   public var interface: ByteString
+  /// Without the `--root` prefix.
   public var path: ByteString
   /// Seconds since 1970.
   public var modificationTime: Int64
@@ -34,7 +39,9 @@ public struct Lease: Equatable, Sendable {
   public var isStatic = false
 
   public var address: IPv4Address?
+  /// Of `address`, up to 32.
   public var prefixLength: UInt8?
+  /// The first, when there are several.
   public var gateway: IPv4Address?
   /// The header's `siaddr`.
   public var nextServer: LeaseValue<IPv4Address>?
@@ -44,10 +51,14 @@ public struct Lease: Equatable, Sendable {
   public var serverName: LeaseValue<ByteString>?
   /// Option 54.
   public var dhcpServer: LeaseValue<IPv4Address>?
+  /// Of both families, in the file's order; `nameServerCountMaximum` at most.
   public var nameServers: [ServerAddress] = []
+  /// Without a dot at the end, none twice; `searchDomainCountMaximum` at most.
   public var searchDomains: [ByteString] = []
   public var hostName: ByteString?
+  /// 68 to 65,535.
   public var mtuByteCount: UInt32?
+  /// As the file has it, from whenever the lease began; `UInt32.max` never ends.
   public var leaseSeconds: UInt32?
   /// When the lease ends, in seconds since 1970.
   public var expiry: Int64?

@@ -3,6 +3,7 @@
 
 import WireFormat
 
+/// What was passed over, guessed, or read in one of two ways.
 public enum PlanWarning: Equatable, Sendable {
   /// `nbdroot=1234/foo`: digits before the first slash are a port.
   case numberIsPort(UInt16)

@@ -11,6 +11,7 @@ public struct LeaseFile: Equatable, Sendable {
   /// Seconds since 1970.
   public let modificationTime: Int64
 
+  /// A longer file is passed over with a warning.
   public static let byteCountMaximum = 64 * 1024
 
   public init(path: ByteString, bytes: ByteString, modificationTime: Int64) {
@@ -23,6 +24,7 @@ public struct LeaseFile: Equatable, Sendable {
 /// A network interface of this machine.
 public struct InterfaceDescription: Equatable, Sendable {
   public let name: ByteString
+  /// By which networkd names its files.
   public let index: UInt32
   /// Six bytes on Ethernet; other lengths elsewhere, empty without one.
   public let hardwareAddress: [UInt8]
@@ -34,6 +36,7 @@ public struct InterfaceDescription: Equatable, Sendable {
   }
 }
 
+/// The command line, the leases, the interfaces: the same input gives the same plan.
 public struct PlanningInput: Equatable, Sendable {
   /// Who runs the initramfs. It decides what the second field of `ip=` means and whose lease counts.
   public enum Environment: Equatable, Sendable { case initramfsTools, dracut, bare }
@@ -51,6 +54,7 @@ public struct PlanningInput: Equatable, Sendable {
 
   /// Linux takes 2048 or 4096 bytes; joined files may be longer.
   public static let commandLineByteCountMaximum = 64 * 1024
+  /// Further files are passed over with a warning.
   public static let leaseFileCountMaximum = 64
 
   public init(commandLines: [ByteString]) { self.commandLines = commandLines }

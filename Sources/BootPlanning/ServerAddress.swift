@@ -32,6 +32,7 @@ extension ServerAddress {
     }
   }
 
+  /// False for a Unix socket alone; true while it is pending.
   public var needsNetwork: Bool {
     if case .unixSocket = self { false } else { true }
   }

@@ -3,6 +3,7 @@
 
 public import WireFormat
 
+/// What is to be made before an RNBD server can be reached without RDMA hardware.
 public struct SoftRDMADevice: Equatable, Sendable {
   public enum Kind: Equatable, Sendable {
     /// RoCE version 2, over UDP.
@@ -12,6 +13,7 @@ public struct SoftRDMADevice: Equatable, Sendable {
   }
 
   public var kind: Kind
+  /// 1 to 15 bytes; it must be there when the device is made.
   public var interface: ByteString
 
   public init(kind: Kind, interface: ByteString) {
@@ -19,9 +21,11 @@ public struct SoftRDMADevice: Equatable, Sendable {
     self.interface = interface
   }
 
+  /// As the kernel's request has it.
   public var kindName: ByteString { kind == .rxe ? "rxe" : "siw" }
   /// What the device is called: `rxe_eth0`.
   public var name: ByteString { kindName + "_" + interface }
+  /// As `rootlink.rdma=` has it.
   public var text: ByteString { kindName + ":" + interface }
 
   /// Source: `IFNAMSIZ` in Linux `if.h`, with its NUL.

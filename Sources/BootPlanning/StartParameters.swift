@@ -13,6 +13,7 @@ public struct MemoryOverlay: Equatable, Sendable {
   public enum Size: Equatable, Sendable {
     /// What tmpfs takes by itself: half of the memory.
     case usual
+    /// 1 to 2^50.
     case bytes(UInt64)
     /// Of the memory, 1 to 100.
     case percent(UInt8)
@@ -24,7 +25,9 @@ public struct MemoryOverlay: Equatable, Sendable {
 
 /// An interface on top of another one.
 public struct VLANRequest: Equatable, Sendable {
+  /// Ends with the identifier: `vlan5`, `eth0.0005`.
   public var name: ByteString
+  /// The interface that it lies on.
   public var parent: ByteString
   /// 1 to 4094. Source: IEEE 802.1Q, table 9-2.
   public var identifier: UInt16
@@ -36,32 +39,44 @@ public struct VLANRequest: Equatable, Sendable {
   }
 }
 
+/// What PID 1 of our own reads of one command line. Nil, empty and the defaults: the word is not
+/// there. Of words that come twice the last one counts, but interfaces, VLANs, name servers and
+/// modules add up.
 public struct StartParameters: Equatable, Sendable {
+  /// Of each list; what comes behind it is passed over.
   public static let repeatCountMaximum = 64
   /// A week.
   public static let timeMaximumSeconds: UInt64 = 604_800
 
   /// In the order of the line.
   public var interfaces: [InterfaceRequest] = []
+  /// In the order of the line.
   public var vlans: [VLANRequest] = []
   /// `BOOTIF=`: the address of the interface that the machine was booted from.
   public var bootHardwareAddress: [UInt8]?
+  /// `bootdev=`: the interface of every `ip=` that names none.
   public var bootDevice: ByteString?
+  /// `nameserver=`: in place of those of the lease and of `ip=`.
   public var nameServers: [ServerAddress] = []
+  /// `hostname=`, or the fifth field of `ip=`: the last on the line.
   public var hostName: ByteString?
 
   /// `root=` as it stands there.
   public var root: ByteString?
   /// To be tried in this order; empty: what lies on the device says it.
   public var rootFileSystems: [ByteString] = []
+  /// `rootflags=`, as mount(8) takes them behind `-o`.
   public var rootFlags: ByteString?
   /// Nil when neither `ro` nor `rw` is there.
   public var isReadOnly: Bool?
+  /// `rootwait`, for ever, or `rootwait=SECONDS`.
   public var rootWait = DeviceWait.usual
   /// To be waited before the root is looked for.
   public var rootDelaySeconds: UInt32 = 0
+  /// `rootlink.overlay=`. Nil: none, unless the plan has one.
   public var overlay: MemoryOverlay?
 
+  /// `init=`. Nil: the first of those that the kernel tries.
   public var initProgram: ByteString?
   /// The words behind `--`.
   public var initArguments: [ByteString] = []

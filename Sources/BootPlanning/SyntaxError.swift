@@ -3,6 +3,7 @@
 
 import WireFormat
 
+/// The first place where a value leaves its grammar.
 public struct SyntaxError: Error, Equatable, Sendable {
   /// What a grammar would have taken at this place.
   public enum Expectation: Equatable, Sendable {

@@ -8,9 +8,11 @@ public struct TLSPolicy: Equatable, Sendable {
 
   /// An `nbds` scheme: without TLS there is to be no connection. False for keys on plain `nbd`.
   public var isRequired = true
+  /// `tls-type=`; nil when the URI does not say.
   public var authentication: Authentication?
   /// The name that the server's certificate must carry; nil when it is not checked.
   public var verifiedName: ByteString?
+  /// `tls-verify-peer=`.
   public var verifiesPeer = true
   /// The user of the URI: the identity of a pre-shared key.
   public var identity: ByteString?
