@@ -45,6 +45,7 @@ public struct AttachRequest: Sendable {
 /// An export bound to a device.
 public struct Attachment: Equatable, Sendable {
   public let device: NBDDevice
+  /// The one that was used, whatever was asked for.
   public let interface: DriverInterface
   public let geometry: DeviceGeometry
 }

@@ -9,16 +9,20 @@
 public import LinuxSystem
 public import WireFormat
 
+/// Whose export a device shows, and since when.
 public struct AttachmentRecord: Equatable, Sendable {
+  /// Of its file; a longer one is no record.
   public static let byteCountMaximum = 65_536
 
   /// `192.0.2.1:10809`, as connected to.
   public var server: ByteString
+  /// As it was asked for; empty is the server's default export.
   public var export: ByteString
   /// Seconds since 1970; 0 when the clock was not known.
   public var attachedSeconds: UInt64
   /// As the device's `pid` file had it.
   public var ownerThread: UInt32
+  /// Compared with what the device shows, if it shows one.
   public var backendIdentifier: ByteString
   public var connectionCount: UInt32
 
@@ -34,6 +38,7 @@ public struct AttachmentRecord: Equatable, Sendable {
     self.connectionCount = connectionCount
   }
 
+  /// What `init(decoding:)` takes.
   public var encoded: ByteString {
     var lines = NamedLines()
     lines.add("server", server)
@@ -74,11 +79,13 @@ extension NBDDevice {
     return record
   }
 
+  /// Makes the directory, and puts the file there whole.
   public func write(_ record: AttachmentRecord) throws(SystemError) {
     try makeDirectories(root + Self.recordDirectory)
     try replaceFile(recordPath, with: record.encoded)
   }
 
+  /// One that is not there, or stays, is no failure: it counts no more once the device is detached.
   public func removeRecord() {
     do { try removeFile(recordPath) } catch {}  // None is as good.
   }

@@ -30,11 +30,15 @@ public struct DeviceGeometry: Equatable, Sendable {
   /// (2560 sectors of 512 bytes) in Linux `include/linux/blkdev.h`.
   public static let defaultMaximumKibibytes: UInt32 = 1280
 
+  /// The export's, not cut to blocks.
   public let sizeByteCount: UInt64
+  /// The server's minimum, 512 at least.
   public let blockByteCount: UInt64
   /// For `queue/max_sectors_kb`; nil when the kernel's default does not exceed the server's limit.
   public let maximumKibibytes: UInt32?
 
+  /// Throws for a size of 0, of 2^63 and more, or below one block; for a minimum that is no power
+  /// of two or above a page; for a payload below a page or a block.
   public init(_ export: ExportGeometry, pageByteCount: UInt64) throws(GeometryError) {
     let size = export.sizeByteCount
     let minimum = UInt64(export.minimumBlockByteCount)

@@ -9,6 +9,7 @@ public import WireFormat
 /// What the keeper of a device says of itself.
 public struct DeviceKeeper: Equatable, Sendable {
   public struct Connection: Equatable, Sendable {
+    /// 0 to 255: which of the device's connections.
     public var slot: UInt32
     /// `live`; `lost`: being brought back; `unseen`: made before this keeper came.
     public var state: ByteString
@@ -16,6 +17,7 @@ public struct DeviceKeeper: Equatable, Sendable {
     public var address: ByteString
   }
 
+  /// Sent as one byte; the answer is what comes until the keeper closes, 4096 bytes at most.
   public enum Question: UInt8, Sendable {
     case state = 0x73
     /// It answers as to `state`, and ends: another one is to keep the device.
@@ -24,6 +26,7 @@ public struct DeviceKeeper: Equatable, Sendable {
 
   static let answerByteCountMaximum = 4096
 
+  /// Its process id; 0 when it is in a namespace that we do not see.
   public var process: UInt32
   public var connections: [Connection]
 

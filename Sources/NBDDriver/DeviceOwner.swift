@@ -8,6 +8,7 @@ public struct DeviceOwner: Equatable, Sendable {
   /// The name of that thread while it lives. After netlink another one may have its number.
   public var processName: ByteString?
   public var interface: DriverInterface
+  /// Empty when none was given; nil with ioctl(2).
   public var backendIdentifier: ByteString?
 
   /// "attached through netlink to 192.0.2.1:10809/root by process 143 (gone)".

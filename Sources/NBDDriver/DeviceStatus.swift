@@ -9,12 +9,16 @@ public struct DeviceStatus: Equatable, Sendable {
   /// Nil while nothing is attached.
   public var owner: DeviceOwner?
   public var sizeByteCount: UInt64
+  /// Nil when there is no such device.
   public var blockByteCount: UInt64?
   public var isReadOnly: Bool
+  /// None while nothing is attached: those of the last time stay behind in sysfs.
   public var partitions: [ByteString]
+  /// While nothing is attached without processes that have it open.
   public var users: [DeviceUser]
   /// When the attachment is one of ours.
   public var record: AttachmentRecord?
+  /// Nil when nobody keeps it, or nothing is attached.
   public var keeper: DeviceKeeper?
   /// It was attached to be kept.
   public var isMeantToBeKept: Bool

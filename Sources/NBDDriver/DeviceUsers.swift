@@ -6,11 +6,14 @@
 import LinuxSystem
 public import WireFormat
 
+/// One use of a device or of one of its partitions, which `device` names: `/dev/nbd0p1`.
 public enum DeviceUser: Equatable, Sendable {
+  /// `on` is the mount point.
   case mounted(device: ByteString, on: ByteString)
   case swap(device: ByteString)
   /// A device-mapper, md or other device made of it, by its kernel name.
   case heldBy(device: ByteString, holder: ByteString)
+  /// A loop device over it, `by` its name.
   case loop(device: ByteString, by: ByteString)
   case open(process: UInt32, name: ByteString)
 

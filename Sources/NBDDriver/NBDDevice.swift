@@ -5,6 +5,7 @@
 import LinuxSystem
 public import WireFormat
 
+/// A number, whether the device exists or not. Everything is read from sysfs when it is asked for.
 public struct NBDDevice: Equatable, Sendable {
   /// Source: `1 << (MINORBITS - part_shift)` with the 31 partitions that max_part=16 gives,
   /// Linux `drivers/block/nbd.c`.
@@ -13,6 +14,7 @@ public struct NBDDevice: Equatable, Sendable {
 
   /// Empty, or a directory that stands for `/`.
   public let root: ByteString
+  /// N of /dev/nbdN.
   public let index: UInt32
 
   public init(index: UInt32, root: ByteString = "") {
@@ -49,6 +51,7 @@ public struct NBDDevice: Equatable, Sendable {
     (try? readFile(directory + "/" + name, limit: Self.smallFileLimit))?.trimmed
   }
 
+  /// The driver has made it; it may be free.
   public var exists: Bool { fileExists(directory) }
   /// The `pid` file is there as long as the device is attached. What STATUS of the netlink family
   /// calls connected may be merely open.
@@ -60,13 +63,16 @@ public struct NBDDevice: Equatable, Sendable {
   /// What the attaching program called the server's end; empty when it said nothing, nil when it
   /// attached through ioctl(2).
   public var backendIdentifier: ByteString? { attribute("backend") }
+  /// How it was attached; nil while it is not.
   public var interface: DriverInterface? {
     guard isAttached else { return nil }
     return fileExists(directory + "/backend") ? .netlink : .ioctl
   }
+  /// 0 when there is no such device.
   public var sizeByteCount: UInt64 {
     (attribute("size")?.decimal(maximum: .max / 512) ?? 0) * 512
   }
+  /// Nil when there is no such device.
   public var blockByteCount: UInt64? { attribute("queue/logical_block_size")?.decimal() }
   public var isReadOnly: Bool { attribute("ro") == "1" }
   /// `MAJOR:MINOR`.

@@ -8,7 +8,9 @@ public import WireFormat
 
 /// What the first look at a new device found.
 public struct FirstLook: Equatable, Sendable {
+  /// Of the first 4 KiB alone.
   public let hasPartitionTable: Bool
+  /// Those that the kernel has made by then: `nbd0p1`.
   public let partitions: [ByteString]
   /// How long the first 4 KiB took.
   public let readMilliseconds: UInt64

@@ -41,9 +41,11 @@ public struct ControlCommand: Equatable, Sendable {
   /// A command that is about no queue.
   public static let noQueue: UInt16 = 0xffff
 
+  /// `DeviceInformation.anyDevice` where none is meant, or the driver is to choose.
   public var device: UInt32
   public var queue: UInt16 = noQueue
   public var bufferByteCount: UInt16 = 0
+  /// Of the operation's own structure, in this process; 0 without one.
   public var bufferAddress: UInt64 = 0
   /// The process that serves, for START_DEV and END_USER_RECOVERY.
   public var value: UInt64 = 0

@@ -24,6 +24,7 @@ public struct DeviceInformation: Equatable, Sendable {
   /// Source: `UBLK_S_DEV_*`.
   public enum State: UInt16, Equatable, Sendable { case dead, live, quiesced }
 
+  /// 1 for every device made here.
   public var queueCount: UInt16
   /// Requests that one queue has out at a time, 1 to 4096.
   public var queueDepth: UInt16
@@ -34,6 +35,7 @@ public struct DeviceInformation: Equatable, Sendable {
   public var device: UInt32
   /// Nil while nobody serves it.
   public var serverProcess: UInt32?
+  /// Wanted before ADD_DEV, granted after it.
   public var features: UblkFeatures
 
   public init(
@@ -49,6 +51,7 @@ public struct DeviceInformation: Equatable, Sendable {
     self.features = features
   }
 
+  /// Throws for any other length than `byteCount`.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)

@@ -5,6 +5,7 @@ public import WireFormat
 
 /// What a server said of an export, as far as a disk can show it.
 public struct UblkExport: Equatable, Sendable {
+  /// What fills no whole block at the end is not shown.
   public var byteCount: UInt64
   /// A power of two; 1 when nothing was said.
   public var minimumBlockByteCount: UInt32 = 1
@@ -16,6 +17,7 @@ public struct UblkExport: Equatable, Sendable {
   public var isRotational = false
   /// It flushes, and so may have a cache.
   public var takesFlush = false
+  /// Counts only with `takesFlush`.
   public var takesFUA = false
   public var takesTrim = false
   public var takesWriteZeroes = false
@@ -28,9 +30,13 @@ public struct UblkExport: Equatable, Sendable {
 
 /// Why a ublk device cannot show an export.
 public enum UblkGeometryError: Error, Equatable, Sendable {
+  /// The block is the device's, 512 at least.
   case belowOneBlock(byteCount: UInt64, blockByteCount: UInt32)
+  /// 2^63 bytes or more.
   case tooLarge(byteCount: UInt64)
+  /// The server's minimum: no power of two, or above `maximum`.
   case block(byteCount: UInt32, maximum: UInt32)
+  /// 4096 bytes at least must fit in one request.
   case payloadBelowPage(byteCount: UInt32)
 
   public var report: (reason: String, advice: String) {
@@ -58,6 +64,7 @@ public enum UblkGeometryError: Error, Equatable, Sendable {
 
 /// Source: `struct ublk_params`, its parts `basic` and `discard`.
 public struct DeviceParameters: Equatable, Sendable {
+  /// Of Linux 6.12, with the parts that are left zero here.
   public static let byteCount = 112
   /// Source: `UBLK_PARAM_TYPE_*`.
   public static let typeBasic: UInt32 = 1
@@ -73,8 +80,8 @@ public struct DeviceParameters: Equatable, Sendable {
   public struct Attributes: OptionSet, Sendable {
     public let rawValue: UInt32
     public init(rawValue: UInt32) { self.rawValue = rawValue }
-    public static let readOnly = Attributes(rawValue: 1 << 0)
-    public static let rotational = Attributes(rawValue: 1 << 1)
+    public static let readOnly = Attributes(rawValue: 1 << 0)  // UBLK_ATTR_READ_ONLY
+    public static let rotational = Attributes(rawValue: 1 << 1)  // UBLK_ATTR_ROTATIONAL
     /// Without it no flush ever arrives.
     public static let volatileCache = Attributes(rawValue: 1 << 2)
     /// Counts only with `volatileCache`.
@@ -82,15 +89,21 @@ public struct DeviceParameters: Equatable, Sendable {
   }
 
   public var attributes: Attributes
+  /// Powers of two, in bytes. The least that a request may have: 9 to 12.
   public var logicalBlockShift: UInt8
+  /// The block that the medium is said to have: `logicalBlockShift` to 12.
   public var physicalBlockShift: UInt8
+  /// `io_opt`: what the server prefers, up to 16.
   public var optimalShift: UInt8
+  /// `io_min`: the same as `physicalBlockShift`.
   public var minimumShift: UInt8
   /// In sectors of 512 bytes, like all that follow.
   public var requestSectorCountMaximum: UInt32
+  /// Whole blocks.
   public var sectorCount: UInt64
   /// 0: no discard.
   public var discardSectorCountMaximum: UInt32
+  /// 0: none, and the kernel writes zeroes as data.
   public var writeZeroesSectorCountMaximum: UInt32
 
   /// `requestByteCountMaximum` is the device's, as ADD_DEV granted it.
@@ -134,6 +147,7 @@ public struct DeviceParameters: Equatable, Sendable {
         min(UInt64(Self.writeZeroesByteCountMaximum), export.writeZeroesByteCountMaximum) / 512) : 0
   }
 
+  /// Throws for any other length than `byteCount`. Without a part for discard its limits are 0.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)
@@ -151,6 +165,7 @@ public struct DeviceParameters: Equatable, Sendable {
     writeZeroesSectorCountMaximum = hasDiscard ? bytes.native(UInt32.self, at: 52) : 0
   }
 
+  /// With the part for discard when one of its limits is above 0.
   public var encoded: [UInt8] {
     var bytes: [UInt8] = []
     let hasDiscard = discardSectorCountMaximum != 0 || writeZeroesSectorCountMaximum != 0

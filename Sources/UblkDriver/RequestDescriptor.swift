@@ -4,6 +4,7 @@ import WireFormat
 /// One request of the disk, as the driver describes it. Source: `struct ublksrv_io_desc`.
 public struct RequestDescriptor: Equatable, Sendable {
   public static let byteCount = 24
+  /// Whatever the block size of the disk is.
   public static let sectorByteCount: UInt64 = 512
 
   /// Source: `UBLK_IO_OP_*`.
@@ -19,17 +20,22 @@ public struct RequestDescriptor: Equatable, Sendable {
   public struct Flags: OptionSet, Sendable {
     public let rawValue: UInt32
     public init(rawValue: UInt32) { self.rawValue = rawValue }
+    /// The data are to be on the medium before the answer.
     public static let fua = Flags(rawValue: 1 << 13)
+    /// Of zeroes: no hole may be made for them.
     public static let noUnmap = Flags(rawValue: 1 << 15)
   }
 
   /// Nil for one that was not asked for, as those of zoned disks.
   public var operation: Operation?
+  /// With those that have no name here.
   public var flags: Flags
   /// In sectors of 512 bytes.
   public var sectorCount: UInt32
+  /// Of the disk, in sectors of 512 bytes.
   public var firstSector: UInt64
 
+  /// `word`: the operation in the lowest byte, flags above it.
   public init(word: UInt32, sectorCount: UInt32, firstSector: UInt64) {
     operation = Operation(rawValue: UInt8(truncatingIfNeeded: word))
     flags = Flags(rawValue: word & ~0xff)
@@ -37,6 +43,7 @@ public struct RequestDescriptor: Equatable, Sendable {
     self.firstSector = firstSector
   }
 
+  /// Throws for any other length than `byteCount`.
   public init(decoding bytes: Span<UInt8>) throws(WireError) {
     guard bytes.count == Self.byteCount else {
       throw .byteCount(expected: Self.byteCount, actual: bytes.count)
@@ -52,6 +59,7 @@ public struct QueueCommand: Equatable, Sendable {
   public static let byteCount = 16
   /// Source: `UBLK_U_IO_*`.
   public static let fetch: UInt32 = 0xc010_7520
+  /// The end of a tag's request, and the fetch of its next.
   public static let commitAndFetch: UInt32 = 0xc010_7521
 
   /// Both words in the byte order of the machine; the second is the address of a buffer, which is

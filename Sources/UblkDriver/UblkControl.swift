@@ -9,12 +9,15 @@ import CLinux
 public import LinuxSystem
 import WireFormat
 
+/// The control node, open, and a ring for its commands: each waits for its answer, 30 s at most.
 public struct UblkControl: ~Copyable {
   static let node: ByteString = "/dev/ublk-control"
   static let nodeMilliseconds: UInt64 = 3000
   /// The kernel answers at once, but a device that starts is read for partitions first, and one
   /// that goes away waits for its last user.
   static let waitSeconds: UInt64 = 30
+  /// Without them a disk would not outlive the process that serves it, or need memory for every
+  /// tag.
   public static let needed: UblkFeatures = [.userRecovery, .userRecoveryReissue, .userCopy]
 
   private let file: FileDescriptor
@@ -35,6 +38,7 @@ public struct UblkControl: ~Copyable {
     file = opened
   }
 
+  /// Or built into the kernel.
   public static var moduleIsLoaded: Bool { fileExists("/sys/class/misc/ublk-control") }
 
   /// Whether this kernel has the driver, after its module was asked for.
@@ -43,6 +47,8 @@ public struct UblkControl: ~Copyable {
     return moduleIsLoaded
   }
 
+  /// Throws `.features` with what is missing of `needed`: all of it, when the driver does not know
+  /// the question.
   public func checkFeatures() throws(UblkError) {
     var buffer = [UInt8](repeating: 0, count: 8)
     do {
@@ -78,6 +84,7 @@ public struct UblkControl: ~Copyable {
     return granted
   }
 
+  /// Between `addDevice` and `startDevice`.
   public func setParameters(
     _ parameters: DeviceParameters, of device: UInt32
   ) throws(UblkError) {
@@ -85,6 +92,7 @@ public struct UblkControl: ~Copyable {
     try perform(.setParameters, device: device, buffer: &buffer)
   }
 
+  /// As they were set. `.malformed`: the driver answered with something else.
   public func parameters(of device: UInt32) throws(UblkError) -> DeviceParameters {
     var buffer = [UInt8](repeating: 0, count: DeviceParameters.byteCount)
     buffer[0] = UInt8(DeviceParameters.byteCount)  // What is expected stands in front.
@@ -137,6 +145,7 @@ public struct UblkControl: ~Copyable {
     }
   }
 
+  /// Waits until every tag has been fetched; then requests run again.
   public func endRecovery(_ device: UInt32, server process: UInt32) throws(UblkError) {
     try perform(.endUserRecovery, device: device, value: UInt64(process))
   }

@@ -4,6 +4,7 @@
 import LinuxSystem
 public import WireFormat
 
+/// A number, whether the device exists or not. Everything is read from sysfs when it is asked for.
 public struct UblkDevice: Equatable, Sendable {
   /// Source: `UBLK_MAX_UBLKS`, Linux `drivers/block/ublk_drv.c`.
   public static let indexMaximum: UInt32 = (1 << 20) - 1
@@ -11,6 +12,7 @@ public struct UblkDevice: Equatable, Sendable {
 
   /// Empty, or a directory that stands for `/`.
   public let root: ByteString
+  /// N of /dev/ublkbN.
   public let index: UInt32
 
   public init(index: UInt32, root: ByteString = "") {
@@ -32,6 +34,7 @@ public struct UblkDevice: Equatable, Sendable {
   /// Where requests are fetched from.
   public var characterNode: ByteString { "/dev/" + characterName }
   var characterName: ByteString { ByteString("ublkc\(index)") }
+  /// In sysfs; there only while the disk is.
   public var directory: ByteString { root + "/sys/block/" + name }
   var characterDirectory: ByteString { root + "/sys/class/ublk-char/" + characterName }
 
@@ -55,11 +58,15 @@ public struct UblkDevice: Equatable, Sendable {
 
   /// The driver knows the number, with a disk or without.
   public var exists: Bool { fileExists(characterDirectory) }
+  /// It was started, and not stopped since.
   public var hasDisk: Bool { fileExists(directory) }
+  /// 0 without a disk.
   public var sizeByteCount: UInt64 {
     (attribute("size")?.decimal(maximum: .max / 512) ?? 0) * 512
   }
+  /// Nil without a disk.
   public var blockByteCount: UInt64? { attribute("queue/logical_block_size")?.decimal() }
+  /// False without a disk.
   public var isReadOnly: Bool { attribute("ro") == "1" }
 
   /// The names of its partitions: ublkb0p1 and so on.

@@ -9,7 +9,9 @@ import CLinux
 public import LinuxSystem
 import WireFormat
 
+/// The queue of one device, open and mapped for as long as this value lives.
 @safe public struct UblkQueue: ~Copyable {
+  /// Tags are below it. It must be what ADD_DEV granted.
   public let depth: UInt16
   private let file: FileDescriptor
   // SAFETY: mapped by `init` with `byteCount` bytes, unmapped by `deinit` alone; the kernel writes
