@@ -20,12 +20,14 @@ public struct AttachOptions: Sendable {
   public var driver: DeviceName.Driver?
   /// In place of the device that the command line says.
   public var device: DeviceName?
+  /// In place of what the command line says.
   public var connectionCount: UInt32?
   /// In place of `rootlink.silence=` and `rootlink.answer=`; 1 to 3600.
   public var silenceSeconds: UInt32?
   public var answerSeconds: UInt32?
   /// 0 is for ever; nil leaves it to the command line.
   public var timeoutSeconds: UInt32?
+  /// One round: what fails is not tried again.
   public var attemptsOnce = false
   public var interface = InterfaceChoice.automatic
   /// Whether a process stays with each device and reconnects.
@@ -43,6 +45,7 @@ public enum ExitStatus {
   public static let wrongRequest: CInt = 2
 }
 
+/// `rootlink attach`, and the attaching of PID 1.
 public struct AttachCommand {
   private let options: AttachOptions
   private let log: Log

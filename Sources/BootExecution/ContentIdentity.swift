@@ -14,6 +14,7 @@ public struct IdentityRegion: Equatable, Sendable {
   public var byteCount: Int
 }
 
+/// A checksum of the identifiers of an export, and how many there were.
 public struct ContentIdentity: Equatable, Sendable {
   /// FNV-1a over what was found, from two bases: no proof against forgery, which is not asked for.
   private var first: UInt64 = 0xcbf2_9ce4_8422_2325
@@ -27,6 +28,7 @@ public struct ContentIdentity: Equatable, Sendable {
     self.second = second
     self.count = count
   }
+  /// What `init(first:second:count:)` takes, for a keeper's file.
   public var words: (first: UInt64, second: UInt64) { (first, second) }
 
   /// Whether what is there now may stand in for what was there: nothing is held against content
@@ -49,6 +51,7 @@ public struct ContentIdentity: Equatable, Sendable {
 
 /// Walks through an export: `region` says what to read, `examine` takes it.
 public struct IdentityReader: Sendable {
+  /// No region is larger.
   public static let regionByteCountMaximum = 8192
   /// Of a partition table only so many partitions are looked into.
   static let partitionCountMaximum = 4
@@ -66,6 +69,7 @@ public struct IdentityReader: Sendable {
   private var place = Place.head
   private var starts: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
   private var startCount = 0
+  /// Complete once `region` is nil.
   public private(set) var identity = ContentIdentity()
 
   /// `minimumBlockByteCount` up to 4096: no larger one can be attached.

@@ -85,6 +85,7 @@ public struct NetworkHandover: Equatable, Sendable {
 public struct HandoverFile: Equatable, Sendable {
   public var path: ByteString
   public var text: ByteString
+  /// False: the file is replaced.
   public var isAppended = false
 }
 

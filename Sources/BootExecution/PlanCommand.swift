@@ -9,6 +9,7 @@ public struct PlanCommand {
   public enum Format: Sendable { case json, shell }
 
   public var format = Format.json
+  /// What only a lease can say is pending instead of an error.
   public var allowsMissingLease = false
   /// Before every path that is read.
   public var root: ByteString = ""

@@ -71,7 +71,9 @@ public enum CPIOError: Error, Equatable, Sendable {
   }
 }
 
+/// What the image holds: one entry under each name.
 public struct CPIOArchive: Sendable {
+  /// In front of every entry. Source: cpio(5), "New ASCII Format".
   public static let magic = "070701"
   static let headerByteCount = 110
   static let trailerName = "TRAILER!!!"

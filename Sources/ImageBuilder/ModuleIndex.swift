@@ -10,6 +10,7 @@ public struct KernelModule: Hashable, Sendable {
   /// Below the module directory: `kernel/drivers/net/virtio_net.ko.xz`.
   public let path: String
 
+  /// `path` is below the module directory.
   public init(path: String) {
     self.path = path
     name = Self.name(of: path)
@@ -25,6 +26,7 @@ public struct KernelModule: Hashable, Sendable {
   }
 }
 
+/// Why there is no order of modules; of the files of depmod(8), lines are counted from 1.
 public enum ModuleIndexError: Error, Equatable, Sendable {
   case malformed(file: String, line: Int)
   /// Neither a module nor built in; `neededBy` names the module that asks for it.
@@ -50,6 +52,7 @@ public enum ModuleIndexError: Error, Equatable, Sendable {
   }
 }
 
+/// The modules of one kernel.
 public struct ModuleIndex: Sendable {
   private struct SoftDependencies {
     var before: [String] = []

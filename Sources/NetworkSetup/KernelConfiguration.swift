@@ -5,7 +5,9 @@
 import LinuxSystem
 public import WireFormat
 
+/// What the kernel left of its own `ip=`: an interface that needs nobody any more.
 public struct KernelConfiguration: Equatable, Sendable {
+  /// The first in the kernel's table of routes that has no lease of ours.
   public let interface: ByteString
 
   /// Nil when the kernel cannot do it (no /proc/net/pnp), has not done it (no route leads

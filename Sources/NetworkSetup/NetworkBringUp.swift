@@ -15,6 +15,7 @@ public import LinuxSystem
 import NetlinkProtocol
 import WireFormat
 
+/// All interfaces that are brought up together, until `run` comes back.
 public struct NetworkBringUp: ~Copyable {
   /// Once one interface is there others are not waited for longer than this.
   static let patienceMilliseconds: UInt64 = 10_000
@@ -32,6 +33,7 @@ public struct NetworkBringUp: ~Copyable {
   var links: [LinkDescription] = []
   var wishes: [NetworkWish] = []
   var candidates: [Candidate] = []
+  /// In the order in which they were ready; some of them also when `run` throws.
   public internal(set) var configured: [InterfaceConfiguration] = []
   private let begin = MonotonicTime.now
   private var firstDone: MonotonicTime?

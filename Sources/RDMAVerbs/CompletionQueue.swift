@@ -79,6 +79,7 @@ public struct Completion: Sendable {
   public var isMessage: Bool { raw.operation == 1 << 7 }
   /// Of a message the bytes that came; of an RDMA WRITE those that were written.
   public var byteCount: UInt32 { raw.byte_count }
+  /// Of a receive, what the peer gave with it; nil when it gave none.
   public var immediate: UInt32? { raw.has_immediate != 0 ? raw.immediate : nil }
   /// The key of ours that the peer has ended.
   public var invalidatedKey: UInt32? { raw.has_invalidated != 0 ? raw.immediate : nil }

@@ -5,10 +5,13 @@ import CVerbs
 public struct DeviceLimits: Equatable, Sendable {
   /// Out at a time on one queue pair, in each direction.
   public var workRequestCount: UInt32
+  /// Of one completion queue.
   public var completionCount: UInt32
+  /// Of one work request.
   public var segmentCount: UInt32
   public var queuePairCount: UInt32
   public var regionCount: UInt32
+  /// Of one memory region.
   public var regionByteCount: UInt64
   public var windowCount: UInt32
   /// It has memory windows of type 2.
@@ -16,6 +19,7 @@ public struct DeviceLimits: Equatable, Sendable {
 }
 
 extension ConnectionIdentifier {
+  /// Throws `.notBound` before the identifier has a device.
   public borrowing func deviceLimits() throws(VerbsError) -> DeviceLimits {
     guard let device = unsafe cverbs_device_of(raw) else { throw .notBound(.queryDevice) }
     var limits = cverbs_limits()

@@ -3,6 +3,7 @@ import CVerbs
 
 /// A piece of registered memory.
 public struct MemorySegment: Equatable, Sendable {
+  /// In this process.
   public var address: UInt64
   public var byteCount: UInt32
   /// The region's local key.
@@ -76,12 +77,14 @@ public struct RemoteMemory: Equatable, Sendable {
       cverbs_write_immediate, work: work, flags, first, second, to: remote, immediate: immediate)
   }
 
+  /// A message: takes a receive of the peer's, which must be long enough.
   public static func send(
     work: UInt64, _ flags: Flags = [], _ segment: MemorySegment
   ) -> SendRequest {
     SendRequest(cverbs_send, work: work, flags, segment)
   }
 
+  /// A message with a number of 32 bits, which comes with its completion.
   public static func send(
     work: UInt64, _ flags: Flags = [], _ segment: MemorySegment, immediate: UInt32
   ) -> SendRequest {

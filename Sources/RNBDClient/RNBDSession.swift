@@ -16,6 +16,7 @@ public import WireFormat
 
 /// One operation on a device, as the device's owner has it.
 public struct BlockOperation: Equatable, Sendable {
+  /// The place among the devices that the session was made with.
   public var device: Int
   public var operation: IOOperation
   public var flags: IOFlags
@@ -54,6 +55,7 @@ public enum SessionEvent: Equatable, Sendable {
   case pathIsLost(Int, PathLoss, repeatedCount: Int)
 }
 
+/// The requests of one session, on whatever paths there are; owns the transport.
 @safe public struct RNBDSession<Transport: PathTransport & ~Copyable>: ~Copyable {
   private struct Entry {
     var operation = BlockOperation(device: 0, .flush, firstSector: 0, byteCount: 0)
@@ -94,14 +96,17 @@ public enum SessionEvent: Equatable, Sendable {
   public var pathCount: Int { session.pathCount }
   public var connectedPathCount: Int { session.connectedPathCount }
   public func isConnected(_ path: Int) -> Bool { session.isConnected(path) }
+  /// What the server announced of its chunks; nil before the first path was up.
   public var geometry: ChunkGeometry? { session.geometry }
   /// In hand, wherever.
   public var outstandingCount: Int {
     session.outstandingCount + parkedCount - (isControlOut ? 1 : 0)
   }
   public func isOpen(_ device: Int) -> Bool { conversation.isOpen(device) }
+  /// What the server said of the device when it was opened last; nil before.
   public func answer(of device: Int) -> OpenAnswer? { conversation.geometry(of: device) }
 
+  /// When `next` is to be called though nothing became readable; `UInt64.max`: never.
   public var wakeNanoseconds: UInt64 {
     // Without a path nobody can be asked again.
     connectedPathCount > 0

@@ -3,6 +3,7 @@
 
 import WireFormat
 
+/// One partition that the kernel would make a device of.
 public struct Partition: Equatable, Sendable {
   /// From 1; logical partitions of an MBR from 5.
   public var number: UInt32
@@ -21,6 +22,7 @@ public struct Partition: Equatable, Sendable {
   }
 }
 
+/// What a whole device is divided into.
 public struct PartitionTable: Equatable, Sendable {
   public enum Kind: Equatable, Sendable {
     case gpt

@@ -6,6 +6,7 @@
 
 import WireFormat
 
+/// Reads nothing by itself: `region` says what it wants, `examine` takes it.
 public struct PartitionTableReader: Sendable {
   /// A chain of more logical partitions is taken as damaged. Source: `msdos.c` has 100 tries.
   static let chainLengthMaximum = 100

@@ -4,6 +4,7 @@ import WireFormat
 
 /// A file system found on a device or a partition, by the name that mount(2) knows.
 public struct VolumeIdentity: Equatable, Sendable {
+  /// Those that a root may have; others are not looked for.
   public enum FileSystem: Equatable, Sendable {
     case ext2, ext3, ext4, xfs, btrfs, squashfs, erofs, f2fs, vfat, iso9660
 
@@ -30,6 +31,7 @@ public struct VolumeIdentity: Equatable, Sendable {
   /// As blkid(8) prints it: mostly hexadecimal with dashes, `ABCD-1234` for vfat, a date for
   /// iso9660; nil when there is none.
   public var uuid: ByteString?
+  /// Nil when there is none.
   public var label: ByteString?
 
   public init(_ fileSystem: FileSystem, uuid: ByteString?, label: ByteString?) {

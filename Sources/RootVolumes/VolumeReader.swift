@@ -11,6 +11,7 @@
 
 import WireFormat
 
+/// Reads nothing by itself: `region` says what it wants, `examine` takes it.
 public struct VolumeReader: Sendable {
   static let headByteCount: UInt64 = 4096
   static let isoOffset: UInt64 = 32768

@@ -6,6 +6,7 @@ import WireFormat
 
 /// A part of a device to be read. It lies within the device and begins and ends at a sector.
 public struct VolumeRegion: Equatable, Sendable {
+  /// In bytes from the beginning of the device.
   public var offset: UInt64
   public var byteCount: Int
 
