@@ -50,7 +50,7 @@ import LinuxSystem
   func mustLeave(before byteCount: Int) -> Bool {
     end > 0
       && (end + byteCount > SessionBuffers.outputByteCountTarget
-        || pieceByteCount >= SessionBuffers.outputByteCountTarget
+        || pieceByteCount >= SessionBuffers.pieceByteCountTarget
         || pieceCount == SessionBuffers.pieceCountMaximum)
   }
 

@@ -362,9 +362,14 @@ extension Transmission {
       if asksForHoles, !waits { return .medium }
     }
     let count = Int(truncatingIfNeeded: range.upperBound &- range.lowerBound)
-    // Several long replies of a memory file leave with one copy rather than as 4 KiB pieces: a
-    // crowd of TCP clients on this machine was twice as fast.
-    let isCopied = count < Self.uncopiedByteCount || isTCP && !waits && mapping != nil
+    let isLong = count >= Self.uncopiedByteCount
+    // Over TCP, long replies of a memory file may leave with one copy rather than as 4 KiB pieces:
+    // several at once to each of a crowd went twice as fast on this machine, and those to a client
+    // that is alone cost a fifth less. A hundred with one request each are better off with pieces.
+    if isLong, isTCP, waits, mapping == nil, engine.isAlone, engine.sendsFiles {
+      mapping = backend.mapping()
+    }
+    let isCopied = !isLong || isTCP && mapping != nil && (!waits || engine.isAlone)
     let file = isCopied ? nil : cachedFileRange(of: range)
     let mapped = file == nil && count > 0 ? mapping : nil
     let copiedByteCount = file == nil && mapped == nil ? count : 0
