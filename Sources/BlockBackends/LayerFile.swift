@@ -170,10 +170,8 @@ final class LayerFile: Sendable {
       _ = try checked(clinux_ftruncate(number, Int64(layout.fileByteCount)))
       let layer = try format(storage, identity, boot: boot)
       _ = try checked(clinux_fsync(number))
-      _ = try unsafe withCString(temporary) { from in
-        // SAFETY: both pointers are terminated copies that outlive the call.
-        (try? unsafe withCString(path) { unsafe clinux_rename(from, $0) }) ?? -5
-      }
+      // SAFETY: terminated copies that outlive the call.
+      _ = try unsafe withCStrings(temporary, path) { unsafe clinux_rename($0, $1) }
       try synchronizeDirectory(of: path)
       return layer
     } catch {

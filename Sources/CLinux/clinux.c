@@ -88,7 +88,10 @@ int clinux_O_PATH(void) { return O_PATH; }
 int clinux_fallocate(int fd, int mode, int64_t offset, int64_t count) {
   return fallocate(fd, mode, offset, count) < 0 ? -errno : 0;
 }
-void *clinux_opendir(const char *path) { return opendir(path); }
+int clinux_opendir(const char *path, void **into) {
+  *into = opendir(path);
+  return *into ? 0 : -errno;
+}
 const char *clinux_readdir(void *directory) {
   struct dirent *entry = readdir(directory);
   return entry ? entry->d_name : NULL;

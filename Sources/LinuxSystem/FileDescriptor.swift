@@ -105,3 +105,18 @@ public func withCString<Result: SignedInteger & FixedWidthInteger>(
     }
   }
 }
+
+/// The same with two texts, of which either may be the one that is refused.
+public func withCStrings<Result: SignedInteger & FixedWidthInteger>(
+  _ first: ByteString, _ second: ByteString,
+  _ body: (UnsafePointer<CChar>, UnsafePointer<CChar>) -> Result
+) throws(SystemError) -> Result {
+  guard !second.bytes.contains(0) else { throw .invalidArgument }
+  let terminated = second.bytes + [0]
+  return try unsafe withCString(first) { first in
+    unsafe terminated.withUnsafeBytes { raw in
+      // SAFETY: never empty, and CChar and UInt8 have one layout.
+      unsafe body(first, raw.baseAddress!.assumingMemoryBound(to: CChar.self))
+    }
+  }
+}

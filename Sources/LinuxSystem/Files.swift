@@ -28,10 +28,8 @@ public func replaceFile(
     let file = try FileDescriptor.open(temporary, [.writeOnly, .create, .truncate], mode: mode)
     try file.write(text.bytes)
   }
-  _ = try unsafe withCString(temporary) { from in
-    // SAFETY: both pointers are NUL-terminated copies that outlive the call.
-    (try? unsafe withCString(path) { unsafe clinux_rename(from, $0) }) ?? -5
-  }
+  // SAFETY: terminated copies that outlive the call.
+  _ = try unsafe withCStrings(temporary, path) { unsafe clinux_rename($0, $1) }
 }
 
 /// unlink(2): a link and not what it points at. ENOENT when there is none.
@@ -109,27 +107,19 @@ public func fileExists(_ path: ByteString) -> Bool {
 
 /// The names in a directory, sorted by their bytes, `.` and `..` left out; at most `limit`.
 public func listDirectory(_ path: ByteString, limit: Int) throws(SystemError) -> [ByteString] {
-  guard !path.bytes.contains(0) else { throw .invalidArgument }
+  var directory: UnsafeMutableRawPointer?
+  // SAFETY: a terminated copy, and a pointer of ours that the call fills.
+  _ = try unsafe withCString(path) { unsafe clinux_opendir($0, &directory) }
+  defer { unsafe clinux_closedir(directory) }  // SAFETY: opened above.
   var names: [ByteString] = []
-  let terminated = path.bytes + [0]
-  let isOpen: Bool = unsafe terminated.withUnsafeBytes { raw in
-    // SAFETY: a terminated copy; every name is copied before the next call.
-    guard
-      let directory = unsafe clinux_opendir(raw.baseAddress!.assumingMemoryBound(to: CChar.self))
-    else { return false }
-    while names.count < limit, let name = unsafe clinux_readdir(directory) {
-      var bytes: [UInt8] = []
-      var index = 0
-      while unsafe name[index] != 0 {
-        bytes.append(UInt8(bitPattern: unsafe name[index]))
-        index += 1
-      }
-      if bytes != [0x2e], bytes != [0x2e, 0x2e] { names.append(ByteString(bytes)) }
+  // SAFETY: every name is terminated, and copied before the next call.
+  while names.count < limit, let name = unsafe clinux_readdir(directory) {
+    var bytes: [UInt8] = []
+    while case let byte = unsafe UInt8(bitPattern: name[bytes.count]), byte != 0 {
+      bytes.append(byte)
     }
-    unsafe clinux_closedir(directory)
-    return true
+    if bytes != [0x2e], bytes != [0x2e, 0x2e] { names.append(ByteString(bytes)) }
   }
-  guard isOpen else { throw .noSuchFile }
   return names.ordered { $0.bytes.lexicographicallyPrecedes($1.bytes) }
 }
 
@@ -149,8 +139,6 @@ public func readLink(_ path: ByteString) throws(SystemError) -> ByteString {
 /// Points `path` at `target`, in place of whatever link stands there.
 public func replaceLink(_ path: ByteString, target: ByteString) throws(SystemError) {
   do { try removeFile(path) } catch .noSuchFile {}
-  _ = try unsafe withCString(path) { at in
-    // SAFETY: both pointers are terminated copies that outlive the call.
-    (try? unsafe withCString(target) { unsafe clinux_symlink($0, at) }) ?? -5
-  }
+  // SAFETY: terminated copies that outlive the call.
+  _ = try unsafe withCStrings(target, path) { unsafe clinux_symlink($0, $1) }
 }

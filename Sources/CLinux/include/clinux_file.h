@@ -123,7 +123,7 @@ static const unsigned long clinux_BLKZEROOUT = BLKZEROOUT;
 static const unsigned long clinux_BLKROGET = BLKROGET;
 
 /* Names in a directory, one a call; NULL at the end. The pointer lives until the next call. */
-void *clinux_opendir(const char *path);
+int clinux_opendir(const char *path, void **into);
 const char *clinux_readdir(void *directory);
 void clinux_closedir(void *directory);
 #endif
