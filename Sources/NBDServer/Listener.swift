@@ -57,15 +57,18 @@ public final class Listener: Sendable {
   /// Removed at the end.
   private let path: ByteString?
   private let isUnix: Bool
+  /// Who had connected before the listener was ours has inherited nothing from it; nil otherwise.
+  private let adoptedSilenceSeconds: UInt64?
 
   private init(
     address: ByteString, descriptor: consuming FileDescriptor, path: ByteString?,
-    isUnix: Bool = false
+    isUnix: Bool = false, adoptedSilenceSeconds: UInt64? = nil
   ) {
     self.address = address
     self.descriptor = descriptor
     self.path = path
     self.isUnix = isUnix
+    self.adoptedSilenceSeconds = adoptedSilenceSeconds
   }
 
   deinit {
@@ -96,11 +99,10 @@ public final class Listener: Sendable {
     _ = clinux_set_blocking(number, 0)
     let local = localAddress(of: number)
     let isUnix = local?.isUnix ?? false
-    if !isUnix { setTimes(number, silenceSeconds: silenceSeconds) }
     let text = local?.text ?? "?"
     return Listener(
       address: isUnix ? text : "tcp:" + text, descriptor: descriptor, path: nil,
-      isUnix: isUnix)
+      isUnix: isUnix, adoptedSilenceSeconds: silenceSeconds)
   }
 
   private static func tcp(
@@ -240,6 +242,9 @@ extension Listener {
     }
     let connection = FileDescriptor(owning: number)
     if !isUnix {
+      if let adoptedSilenceSeconds {
+        Self.setTimes(number, silenceSeconds: adoptedSilenceSeconds)
+      }
       return AcceptedConnection(
         descriptor: connection, client: "tcp:" + SocketAddress(raw: raw).text)
     }
