@@ -84,7 +84,7 @@ int clinux_ring_write_at(struct clinux_ring *ring, int fd, const void *from, siz
   return 0;
 }
 int clinux_ring_submit(struct clinux_ring *ring) {
-  int result = io_uring_submit(&ring->uring);
+  int result = io_uring_submit_and_get_events(&ring->uring);
   return result < 0 ? result : 0;
 }
 int clinux_ring_poll(struct clinux_ring *ring, int fd, uint32_t events, uint64_t data) {

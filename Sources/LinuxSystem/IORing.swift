@@ -82,7 +82,7 @@ public import CLinux
         ring, descriptor, bytes.baseAddress, bytes.count, offset, isDurable ? 1 : 0, data))
   }
 
-  /// Hands over what is queued.
+  /// Hands over what is queued, without waiting. What has ended by then can be taken.
   public borrowing func submit() throws(SystemError) {
     let result = unsafe clinux_ring_submit(ring)
     // EINTR, and EAGAIN or EBUSY for a queue that a look at the completions empties.

@@ -19,8 +19,15 @@ import LinuxSystem
 
   /// What lies beyond the first `kept` bytes is given back to the system.
   func discard(beyond kept: Int) {
-    precondition(unsafe kept % 4096 == 0 && kept < buffer.count)
+    unsafe discard(kept..<buffer.count)
+  }
+
+  /// From the start of a page on.
+  func discard(_ range: Range<Int>) {
+    precondition(
+      unsafe range.lowerBound % 4096 == 0 && range.lowerBound >= 0
+        && range.upperBound <= buffer.count)
     // SAFETY: inside the mapping, and at the start of a page.
-    unsafe clinux_discard_memory(buffer.baseAddress! + kept, buffer.count - kept)
+    unsafe clinux_discard_memory(buffer.baseAddress! + range.lowerBound, range.count)
   }
 }

@@ -17,6 +17,8 @@ import NBDProtocol
   struct Slot {
     var request = ExtendedRequest(command: .read, cookie: 0)
     var count = 0
+    /// How much of its memory is the system's no more; it stays when the slot is free.
+    var touchedByteCount = 0
     /// Once it is settled.
     var error = ErrorNumber.none
     var isWanted = true
@@ -26,6 +28,10 @@ import NBDProtocol
   static let slotCount = 128
   /// The longest transfer. The memory of a slot is taken from the system as far as it is used.
   static let slotByteCount = 1 << 20
+  /// What all slots may take together: what does not fit has to be done in place.
+  static let byteCountMaximum = 16 << 20
+  /// Beyond it the memory of a slot goes back to the system as soon as the slot is free.
+  private static let keptByteCount = 8 << 20
 
   private let ring: IORing
   private let memory: MappedMemory
@@ -33,6 +39,7 @@ import NBDProtocol
   /// The first `freeCount` are free.
   @unsafe private let freeSlots: UnsafeMutablePointer<Int>
   private var freeCount = slotCount
+  private var touchedByteCount = 0
   /// The first `unsentCount` are those that replies still have to send.
   @unsafe private let unsentSlots: UnsafeMutablePointer<Int>
   private var unsentCount = 0
@@ -83,6 +90,18 @@ import NBDProtocol
 
   var isEmpty: Bool { freeCount == Self.slotCount }
   var hasRoom: Bool { freeCount > 0 }
+
+  /// The same for a transfer of so many bytes, at most `slotByteCount`.
+  func hasRoom(for count: Int) -> Bool {
+    guard freeCount > 0 else { return false }
+    // SAFETY: below the count, and so is what it holds.
+    let touched = unsafe slots[freeSlots[freeCount - 1]].touchedByteCount
+    return touchedByteCount + max(0, Self.pages(count) - touched) <= Self.byteCountMaximum
+  }
+
+  /// Whole pages of so many bytes.
+  private static func pages(_ count: Int) -> Int { (count + 4095) & ~4095 }
+
   /// There is something for `nextSettled`.
   var hasSettled: Bool { settledCount > 0 }
 
@@ -99,11 +118,21 @@ import NBDProtocol
     freeCount -= 1
     // SAFETY: indices below the count.
     let slot = unsafe freeSlots[freeCount]
-    unsafe slots[slot] = Slot(request: request, count: count)
+    let touched = unsafe max(slots[slot].touchedByteCount, Self.pages(count))
+    unsafe touchedByteCount += touched - slots[slot].touchedByteCount
+    unsafe slots[slot] = Slot(request: request, count: count, touchedByteCount: touched)
     return slot
   }
 
   private func free(_ slot: Int) {
+    if touchedByteCount > Self.keptByteCount {
+      // SAFETY: below the count.
+      let touched = unsafe slots[slot].touchedByteCount
+      let start = slot * Self.slotByteCount
+      memory.discard(start..<(start + touched))
+      touchedByteCount -= touched
+      unsafe slots[slot].touchedByteCount = 0
+    }
     unsafe freeSlots[freeCount] = slot  // SAFETY: not more slots are freed than were taken.
     freeCount += 1
   }
@@ -226,6 +255,9 @@ import NBDProtocol
       free(unsafe unsentSlots[unsentCount])  // SAFETY: below the count.
     }
   }
+
+  /// Hands over what was begun, and learns what has ended.
+  func submit() throws(SystemError) { try ring.submit() }
 
   /// Hands over what was begun, and waits until something has ended or, if a socket is given, until
   /// it can be read from.

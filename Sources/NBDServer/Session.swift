@@ -254,7 +254,11 @@ extension Session {
       server.report(.noSession(client: client, reason: reason))
     case .session(let reason):
       if let entry { endTransmission(entry, reason) }
-    case .handshake(.entered), nil: break
+    case .handshake(.entered): break
+    case nil:
+      // The system gave no thread for it.
+      handshaking?.abandon()
+      if let entry { endTransmission(entry, .notSetUp(.noMemory)) }
     }
     transmission = nil
     entry = nil  // Until here it has the right to write.

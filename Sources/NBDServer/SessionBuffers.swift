@@ -19,7 +19,8 @@ import LinuxSystem
   /// What a session may come to whose longest request is of so many bytes.
   static func byteCount(requests: UInt32) -> UInt64 {
     let output = outputByteCount - Int(payloadByteCountMaximum)
-    return UInt64(inputByteCount + output) + UInt64(min(requests, payloadByteCountMaximum))
+    return UInt64(inputByteCount + output + PendingTransfers.byteCountMaximum)
+      + UInt64(min(requests, payloadByteCountMaximum))
   }
   /// Output memory beyond it goes back to the system after use.
   private static let outputByteCountKept = 4 << 20

@@ -32,7 +32,7 @@ extension Transmission {
       backend.directRange(of: range).map {
         BackendFileRange(descriptor: $0.descriptor, offset: $0.offset)
       } ?? backend.fileRange(of: range)
-    guard let place, hasRoomForPending() else { return false }
+    guard let place, hasRoomForPending(Int(request.length)) else { return false }
     do {
       try pending?.read(
         request, Int(request.length), from: place.descriptor, at: place.offset)
@@ -49,7 +49,7 @@ extension Transmission {
     guard mayPend, payload.count <= PendingTransfers.slotByteCount,
       let place = backend.directRange(
         of: request.offset..<(request.offset + UInt64(payload.count))),
-      hasRoomForPending()
+      hasRoomForPending(payload.count)
     else { return false }
     do {
       // SAFETY: the bytes are copied before the call returns.
@@ -62,16 +62,24 @@ extension Transmission {
     }
   }
 
-  private mutating func hasRoomForPending() -> Bool {
+  private mutating func hasRoomForPending(_ byteCount: Int) -> Bool {
     if pending == nil {
       do { pending = try PendingTransfers() } catch { mayPend = false }
     }
-    guard pending?.hasRoom == true else { return false }
+    guard pending?.hasRoom(for: byteCount) == true else { return false }
     if attached != nil, !mayNotWaitInSocket {
       guard clinux_set_blocking(socket, 0) == 0 else { return false }
       mayNotWaitInSocket = true
     }
     return true
+  }
+
+  /// The disk gets what was begun, whatever comes next: a client that is never quiet, or something
+  /// that takes its time.
+  mutating func submitPending() {
+    guard hasPending else { return }
+    // What fails here fails again where it is waited for, and is told there.
+    try? pending?.submit()
   }
 
   /// Waits in place save calls. Before the thread waits for the client, with nothing on the disk.
@@ -109,12 +117,14 @@ extension Transmission {
   /// Answers what has ended.
   mutating func collectPending() throws(SessionEnding) {
     settlePending()
-    while let settled = pending?.nextSettled() ?? nil {
+    while pending?.hasSettled == true {
+      // First: a slot that is taken out must have been dealt with when this throws.
+      _ = try makeRoom(for: ReplyStyle.headByteCountMaximum, waits: true)
+      guard let settled = pending?.nextSettled() ?? nil else { return }
       guard settled.isWanted else {
         pending?.finish(settled.slot)
         continue
       }
-      _ = try makeRoom(for: ReplyStyle.headByteCountMaximum, waits: true)
       let count = unsafe settled.buffer.count
       if settled.request.command == .read && settled.error == .none {
         replyHead(of: settled.request, byteCount: count)
@@ -158,10 +168,16 @@ extension Transmission {
     let takesRequests = takesRequests && pending?.hasRoom == true
     if takesRequests {
       do {
-        if try receive(waits: false) { return }
+        if try receive(waits: false) {
+          mapping = nil
+          submitPending()
+          return
+        }
       } catch {
-        guard error == .closedByClient || error == .vanished(nil) else { throw error }
-        // The client sends nothing more, but may still listen: what it asked for is answered first.
+        guard error == .closedByClient || error == .vanished(nil) || error == .serverStopping else {
+          throw error
+        }
+        // Nothing more is taken, but the client may still listen: what it asked for is answered first.
         ending = error
         return
       }

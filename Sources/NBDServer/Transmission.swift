@@ -253,6 +253,7 @@ extension Transmission {
         arrivals.use(usedByteCount)
         return nil
       }
+      submitPending()
       switch request.command {
       case .flush: error = flush(request)
       case .trim where flags.contains(.sendTrim) || rules.isReadOnly: error = trim(request)

@@ -20,6 +20,7 @@ private final class PipeDisk: BlockBackend {
   private let reads = Pipe()
   private let writes = Pipe()
   private let holdsWrites: Bool
+  private let left = Atomic(-1)
   private let counts = Mutex((begun: 0, inPlace: 0))
 
   init(holdsWrites: Bool = false) {
@@ -33,6 +34,9 @@ private final class PipeDisk: BlockBackend {
   var begunCount: Int { counts.withLock { $0.begun } }
   /// Reads that the session's thread has done itself.
   var inPlaceCount: Int { counts.withLock { $0.inPlace } }
+
+  /// At the last flush: bytes that no read had taken.
+  var leftByteCount: Int { left.load(ordering: .relaxed) }
 
   /// Lets one transfer of four bytes end.
   func finishOne(with byte: UInt8 = 0) {
@@ -65,7 +69,12 @@ private final class PipeDisk: BlockBackend {
     _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
   ) throws(BackendError) {}
   func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {}
-  func flush() throws(BackendError) {}
+  func flush() throws(BackendError) {
+    var count: CInt = 0
+    // SAFETY: an integer of ours, which the call fills.
+    _ = unsafe ioctl(reads.fileHandleForReading.fileDescriptor, UInt(FIONREAD), &count)
+    left.store(Int(count), ordering: .relaxed)
+  }
 }
 
 private func cookie(tag: UInt32, _ counter: UInt32) -> UInt64 {
@@ -184,5 +193,41 @@ struct PendingTests {
       #expect(try dead.reply().error == .none)
       _ = try dead.receive(4)
     }
+  }
+
+  /// Replies are made, and fill a call, when the socket is found to be shut down.
+  @Test("leaves nothing behind when the connection is replaced while many are answered at once")
+  func replacedWhileAnswering() throws {
+    let directory = try TemporaryDirectory()
+    let file = try FileBackend(
+      ByteString(directory.file("disk")), options: .direct, byteCount: 8 << 20)
+    #expect(file.directRange(of: 0..<4096) != nil)
+    let server = try ServerUnderTest(file)
+    var clients: [TestClient] = []
+    for generation: UInt64 in 1...40 {
+      let client = try server.enter(as: identity(generation, .countedCookies))
+      clients.append(client)
+      var requests: [UInt8] = []
+      for tag: UInt32 in 0..<24 {
+        requests += read(tag: tag, UInt32(generation), length: 131_072)
+      }
+      try client.send(requests)
+      // The last of them are still being read, or answered, when the next one comes.
+      _ = try client.receive(SimpleReply.byteCount + 131_072)
+    }
+    try wait("the end of those that were replaced") { server.registry.connectionCount == 1 }
+    withExtendedLifetime(clients) {}
+  }
+
+  @Test("has been given to the disk when what came behind it is executed")
+  func begunFirst() throws {
+    let server = try ServerUnderTest(disk)
+    let client = try enter(server)
+    disk.finishOne(with: 5)
+    try client.send(read(tag: 1, 1) + flush(tag: 2, 1).encoded)
+    for _ in 0..<2 {
+      if try client.reply().cookie == cookie(tag: 1, 1) { _ = try client.receive(4) }
+    }
+    #expect(disk.leftByteCount == 0, "the flush came before the read was begun")
   }
 }

@@ -30,7 +30,7 @@ int clinux_ring_read_at(struct clinux_ring *ring, int fd, void *into, size_t cou
 /* `is_durable`: as if fdatasync(2) had followed. */
 int clinux_ring_write_at(struct clinux_ring *ring, int fd, const void *from, size_t count,
                          uint64_t offset, int is_durable, uint64_t data);
-/* Hands over what is queued, and waits for nothing. */
+/* Hands over what is queued, has what has ended ready to be taken, and waits for nothing. */
 int clinux_ring_submit(struct clinux_ring *ring);
 /* Once; poll(2)'s events. */
 int clinux_ring_poll(struct clinux_ring *ring, int fd, uint32_t events, uint64_t data);
