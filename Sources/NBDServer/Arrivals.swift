@@ -25,6 +25,11 @@ import LinuxSystem
   private var end = 0
   /// Of the last receive from a client that was alone, in a thread that may wait.
   private var waitedNanoseconds = UInt64.max
+  /// The last receive was such a one, and nothing was there at first: the client had everything that
+  /// it had asked for.
+  private(set) var wasAwaited = false
+  /// A receive that takes less has not waited.
+  private static let atOnceNanoseconds: UInt64 = 3000
   /// All that was taken off the socket, the handshake included.
   private(set) var takenByteCount: UInt64
 
@@ -63,7 +68,10 @@ import LinuxSystem
   /// Receives once: how many bytes came, 0 at the end of the stream, nil when there are none now.
   /// `wanted`, at most half of the memory: so many bytes are to be there in one piece in the end.
   /// `isAlone`: nobody else is busy.
-  mutating func receive(wanted: Int, isAlone: Bool, waits: Bool) throws(SystemError) -> Int? {
+  /// `sleeps`: it is waited for asleep in any case.
+  mutating func receive(
+    wanted: Int, isAlone: Bool, waits: Bool, sleeps: Bool
+  ) throws(SystemError) -> Int? {
     let usual = max(wanted, isAlone ? Self.aloneByteCount : Self.receiveByteCount)
     if start == end {
       start = 0
@@ -79,13 +87,15 @@ import LinuxSystem
     let room = missing >= 65536 ? missing : usual - count
     let isTimed = waits && isAlone
     let began = isTimed ? MonotonicTime.now.nanoseconds : 0
-    var isAwake = isTimed && waitedNanoseconds < Self.awakeNanoseconds && Self.mayStayAwake
+    var isAwake =
+      isTimed && !sleeps && waitedNanoseconds < Self.awakeNanoseconds && Self.mayStayAwake
     while true {
       // SAFETY: `start` + `wanted` and the receive size are inside the memory, as seen to above.
       let received = unsafe clinux_recv(
         socket, memory! + end, room, waits && !isAwake ? 0 : CInt(clinux_MSG_DONTWAIT))
       if received >= 0 {
         if isTimed { waitedNanoseconds = MonotonicTime.now.nanoseconds &- began }
+        wasAwaited = isTimed && waitedNanoseconds >= Self.atOnceNanoseconds
         end += received
         takenByteCount &+= UInt64(received)
         return received

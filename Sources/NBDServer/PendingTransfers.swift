@@ -152,6 +152,17 @@ import NBDProtocol
     }
   }
 
+  /// Reads, and waits for it. The caller has seen that there is room.
+  func readNow(
+    _ request: ExtendedRequest, _ count: Int, from descriptor: CInt, at offset: UInt64
+  ) -> Ended {
+    let slot = takeSlot(request, count)
+    // SAFETY: the slot's memory, which is as long.
+    let memory = unsafe buffer(slot, count)
+    let result = unsafe clinux_pread(descriptor, memory.baseAddress, memory.count, Int64(offset))
+    return unsafe Ended(slot: slot, request: request, result: Int(result), buffer: memory)
+  }
+
   /// Begins to write a copy of `bytes`. The caller has seen that there is room.
   func write(
     _ request: ExtendedRequest, _ bytes: UnsafeRawBufferPointer, to descriptor: CInt,

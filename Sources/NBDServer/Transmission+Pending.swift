@@ -24,8 +24,11 @@ extension Transmission {
   }
 
   /// Between `begin` and `end`. Begins a READ that has to wait for its medium; false when that has to
-  /// be done in place. `settlePending` calls `end`.
-  mutating func beginPending(read request: ExtendedRequest, _ range: Range<UInt64>) -> Bool {
+  /// be done in place. `settlePending` calls `end`. `inPlace`: nothing else will come meanwhile, so
+  /// it is done here, in the memory of a transfer.
+  mutating func beginPending(
+    read request: ExtendedRequest, _ range: Range<UInt64>, inPlace: Bool
+  ) -> Bool {
     guard mayPend, request.length <= UInt64(PendingTransfers.slotByteCount)
     else { return false }
     let place =
@@ -33,6 +36,13 @@ extension Transmission {
         BackendFileRange(descriptor: $0.descriptor, offset: $0.offset)
       } ?? backend.fileRange(of: range)
     guard let place, hasRoomForPending(Int(request.length)) else { return false }
+    if inPlace, !hasPending,
+      let ended = pending?.readNow(
+        request, Int(request.length), from: place.descriptor, at: place.offset)
+    {
+      settle(ended)
+      return true
+    }
     do {
       try pending?.read(
         request, Int(request.length), from: place.descriptor, at: place.offset)
@@ -67,6 +77,7 @@ extension Transmission {
       do { pending = try PendingTransfers() } catch { mayPend = false }
     }
     guard pending?.hasRoom(for: byteCount) == true else { return false }
+    hasUsedDisk = true
     if attached != nil, !mayNotWaitInSocket {
       guard clinux_set_blocking(socket, 0) == 0 else { return false }
       mayNotWaitInSocket = true
@@ -105,13 +116,15 @@ extension Transmission {
 
   /// Ends what the disk is done with. Never waits for the client.
   private mutating func settlePending() {
-    while let ended = pending?.next() ?? nil {
-      // SAFETY: the buffer is the slot's until `finish`.
-      let buffer = unsafe ended.buffer
-      var error = ErrorNumber.none
-      if ended.result != buffer.count { error = unsafe doInPlace(ended.request, buffer) }
-      pending?.settle(ended, error, isWanted: end(ended.request))
-    }
+    while let ended = pending?.next() ?? nil { settle(ended) }
+  }
+
+  private mutating func settle(_ ended: PendingTransfers.Ended) {
+    // SAFETY: the buffer is the slot's until `finish`.
+    let buffer = unsafe ended.buffer
+    var error = ErrorNumber.none
+    if ended.result != buffer.count { error = unsafe doInPlace(ended.request, buffer) }
+    pending?.settle(ended, error, isWanted: end(ended.request))
   }
 
   /// Answers what has ended.
@@ -170,6 +183,7 @@ extension Transmission {
       do {
         if try receive(waits: false) {
           mapping = nil
+          loneCount = 0
           submitPending()
           return
         }

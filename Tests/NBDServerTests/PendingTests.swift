@@ -230,4 +230,36 @@ struct PendingTests {
     }
     #expect(disk.leftByteCount == 0, "the flush came before the read was begun")
   }
+
+  @Test("brings the right bytes, whether one comes after the other or all at once")
+  func depths() throws {
+    let directory = try TemporaryDirectory()
+    let blockCount = 64
+    let bytes = (0..<blockCount * 4096).map { UInt8(truncatingIfNeeded: $0 / 4096) }
+    let file = try FileBackend(
+      ByteString(try directory.file("disk", bytes)), options: .direct)
+    #expect(file.directRange(of: 0..<4096) != nil)
+    let client = try enter(try ServerUnderTest(file))
+    var counter: UInt32 = 0
+    // Long enough for the session to see how its client works, each time.
+    for depth in [1, 8, 1, 2, 1] {
+      for round in 0..<16 {
+        counter += 1
+        var requests: [UInt8] = []
+        for tag in 0..<depth {
+          requests +=
+            Request(
+              command: .read, cookie: cookie(tag: UInt32(tag), counter),
+              offset: UInt64((round * 3 + tag) % blockCount * 4096), length: 4096
+            ).encoded
+        }
+        try client.send(requests)
+        for _ in 0..<depth {
+          let tag = Int(UInt32(truncatingIfNeeded: try client.reply().cookie))
+          let wanted = UInt8((round * 3 + tag) % blockCount)
+          #expect(try client.receive(4096).allSatisfy { $0 == wanted })
+        }
+      }
+    }
+  }
 }
