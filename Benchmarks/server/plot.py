@@ -96,7 +96,8 @@ def svg(lines):
         legend += text(x + 20, bottom + 32, words)
         x += 135
     legend += upright(x, bottom + 20, bottom + 36, "#c00", 2) + text(x + 8, bottom + 32, "goal")
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+    return ('<!-- SPDX-License-Identifier: Apache-2.0 -->\n'
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" font-family="sans-serif">\n'
             f'<rect width="{width}" height="{height}" fill="white"/>\n'
             + text(20, 32, "rootlinkd beside nbd-server, nbdkit and qemu-nbd", size=18,
