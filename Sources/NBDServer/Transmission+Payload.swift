@@ -125,6 +125,7 @@ extension Transmission {
     _ now: Payload, _ place: BackendMapping, waits: Bool
   ) throws(SessionEnding) -> Bool {
     precondition(now.offset <= place.byteCount && now.left <= place.byteCount - now.offset)
+    if waits { wake(at: Int(min(now.left, Self.wakingByteCountMaximum))) }
     let result = unsafe clinux_recv(
       // SAFETY: inside the mapping, as checked above.
       socket, place.base + Int(now.offset), Int(now.left), waits ? 0 : CInt(clinux_MSG_DONTWAIT))
@@ -138,13 +139,27 @@ extension Transmission {
     case 14:  // EFAULT: somebody cuts the file. What comes now is copied, and the backend says why.
       engine.sendNoFiles()
       payloadMapping = nil
+      wake(at: 1)
     default: throw .vanished(SystemError(errno: CInt(-result)))
     }
     return true
   }
 
+  /// TCP wakes whoever waits for every segment otherwise; a mebibyte in two turns was received a tenth
+  /// faster. Never more than is to come: the rest would be waited for in vain.
+  mutating func wake(at byteCount: Int) {
+    guard isTCP, byteCount != wakingByteCount else { return }
+    wakingByteCount = byteCount
+    // Best effort: at worst it is woken more often.
+    _ = clinux_set_option(
+      socket, CInt(clinux_SOL_SOCKET), CInt(clinux_SO_RCVLOWAT), CInt(byteCount))
+  }
+
+  private static let wakingByteCountMaximum: UInt64 = 512 << 10
+
   private mutating func endReceivingInPlace() {
     payloadMapping = nil
+    wake(at: 1)
     guard payload?.error == ErrorNumber.none, payload?.request.flags.contains(.fua) == true else {
       return
     }

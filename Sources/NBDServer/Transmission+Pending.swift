@@ -21,6 +21,7 @@ extension Transmission {
     precondition(!hasPending)
     pending = nil
     mayNotWaitInSocket = false  // The reactor's sockets do not wait anyway.
+    wake(at: 1)  // It wants to see whatever comes.
   }
 
   /// Between `begin` and `end`. Begins a READ that has to wait for its medium; false when that has to

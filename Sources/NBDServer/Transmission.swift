@@ -41,7 +41,7 @@ struct Transmission: ~Copyable {
   private static let mappedByteCountInTurns = 2 * Request.byteCount
 
   let socket: CInt
-  private let isTCP: Bool
+  let isTCP: Bool
   let backend: any BlockBackend
   let rules: RequestRules
   let terms: SessionTerms
@@ -69,6 +69,8 @@ struct Transmission: ~Copyable {
   var mapping: BackendMapping?
   /// Where the rest of a payload goes without being copied; only while there is one.
   var payloadMapping: BackendMapping?
+  /// So many bytes have to be there before the socket wakes the thread.
+  var wakingByteCount = 1
   /// The last so many receives each brought one request, which the client had waited to send until it
   /// had all its answers.
   var loneCount = 0

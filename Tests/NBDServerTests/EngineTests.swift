@@ -50,6 +50,33 @@ struct EngineTests {
     }
   }
 
+  @Test("takes a long write in whatever pieces it comes, a silence among them")
+  func writeInPieces() throws {
+    let payload = (0..<(3 << 20)).map { UInt8(truncatingIfNeeded: $0 % 251) }
+    for overTCP in [false, true] {
+      let client = try ServerUnderTest(backend, overTCP: overTCP).enter()
+      // What comes before it is in a thread of the session's own, which waits for the payload.
+      for cookie in 0..<8 {
+        #expect(try client.ask(Request(command: .read, cookie: UInt64(cookie), length: 4)) == .none)
+      }
+      try client.send(
+        Request(command: .write, cookie: 9, offset: 4099, length: UInt32(payload.count)).encoded)
+      var sent = 0
+      for count in [100_000, 1_000_000, 1, 1, 700_000, 600_001, 1, 3 << 20] {
+        let end = min(sent + count, payload.count)
+        try client.send(Array(payload[sent..<end]))
+        sent = end
+        // For so long that the session gives its thread up.
+        if count == 700_000 { pause(milliseconds: 300) }
+      }
+      #expect(try client.reply() == SimpleReply(error: .none, cookie: 9))
+      let request = Request(
+        command: .read, cookie: 10, offset: 4099, length: UInt32(payload.count))
+      #expect(try client.ask(request) == .none)
+      #expect(client.lastData == payload)
+    }
+  }
+
   /// Random requests of all sizes, all under way at once.
   private func send(
     _ count: Int, to client: TestClient, using generator: inout SeededGenerator

@@ -69,7 +69,9 @@ final class ServerUnderTest: Sendable {
   func connect() throws -> TestClient {
     let client = try TestClient(to: address)
     if let connection = try listener.accept() {
-      server.serve(connection.takeDescriptor(), client: "test")
+      let isTCP = connection.client.bytes.starts(with: "tcp:".utf8)
+      let name = isTCP ? connection.client : "test"
+      server.serve(connection.takeDescriptor(), client: name)
     }
     return client
   }

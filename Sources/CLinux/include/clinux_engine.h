@@ -25,6 +25,7 @@ enum {
   clinux_EPOLL_CTL_DEL = EPOLL_CTL_DEL,
   clinux_MSG_MORE = MSG_MORE, clinux_MSG_DONTWAIT = MSG_DONTWAIT,
   clinux_SO_SNDBUF = SO_SNDBUF, clinux_SO_RCVBUF = SO_RCVBUF,
+  clinux_SO_RCVLOWAT = SO_RCVLOWAT,
 };
 static const uint32_t clinux_EPOLLEXCLUSIVE = EPOLLEXCLUSIVE;
 
