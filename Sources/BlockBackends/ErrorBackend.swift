@@ -6,11 +6,13 @@ import WireFormat
 public struct BackendOperations: OptionSet, Sendable {
   public let rawValue: UInt8
   public init(rawValue: UInt8) { self.rawValue = rawValue }
+  /// Every byte passes here: a wrapper says nothing of files and mappings under it.
   public static let read = BackendOperations(rawValue: 1 << 0)
   public static let write = BackendOperations(rawValue: 1 << 1)
   public static let writeZeroes = BackendOperations(rawValue: 1 << 2)
   public static let trim = BackendOperations(rawValue: 1 << 3)
   public static let flush = BackendOperations(rawValue: 1 << 4)
+  /// All of the five.
   public static let all: BackendOperations = [.read, .write, .writeZeroes, .trim, .flush]
 }
 

@@ -12,30 +12,54 @@ public struct DHCPOption: Equatable, Sendable {
     public let rawValue: UInt8
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
-    public static let subnetMask = Code(rawValue: 1)  // 3.3: 4 bytes.
-    public static let routers = Code(rawValue: 3)  // 3.5: addresses, the preferred first.
-    public static let nameServers = Code(rawValue: 6)  // 3.8: addresses, the preferred first.
-    public static let hostName = Code(rawValue: 12)  // 3.14: text.
-    public static let domainName = Code(rawValue: 15)  // 3.17: text.
-    public static let rootPath = Code(rawValue: 17)  // 3.19: text.
-    public static let mtu = Code(rawValue: 26)  // 5.1: 16 bits, 68 at least.
-    public static let broadcastAddress = Code(rawValue: 28)  // 5.3: an address.
-    public static let requestedAddress = Code(rawValue: 50)  // 9.1: an address.
-    public static let leaseTime = Code(rawValue: 51)  // 9.2: 32 bits, seconds.
-    public static let overload = Code(rawValue: 52)  // 9.3: 1 `file`, 2 `sname`, 3 both.
-    public static let messageType = Code(rawValue: 53)  // 9.6: one byte, `DHCPMessageType`.
-    public static let serverIdentifier = Code(rawValue: 54)  // 9.7: an address.
-    public static let parameterRequests = Code(rawValue: 55)  // 9.8: one code a byte.
-    public static let message = Code(rawValue: 56)  // 9.9: text, why it is refused.
-    public static let messageByteCountMaximum = Code(rawValue: 57)  // 9.10: 16 bits.
-    public static let renewalTime = Code(rawValue: 58)  // 9.11: 32 bits, seconds.
-    public static let rebindingTime = Code(rawValue: 59)  // 9.12: 32 bits, seconds.
-    public static let vendorClass = Code(rawValue: 60)  // 9.13: bytes.
-    public static let clientIdentifier = Code(rawValue: 61)  // 9.14: a type and an identifier.
-    public static let serverName = Code(rawValue: 66)  // 9.4: text.
-    public static let bootFile = Code(rawValue: 67)  // 9.5: text.
-    public static let searchDomains = Code(rawValue: 119)  // RFC 3397.
-    public static let classlessRoutes = Code(rawValue: 121)  // RFC 3442.
+    /// 3.3: 4 bytes.
+    public static let subnetMask = Code(rawValue: 1)
+    /// 3.5: addresses, the preferred first.
+    public static let routers = Code(rawValue: 3)
+    /// 3.8: addresses, the preferred first.
+    public static let nameServers = Code(rawValue: 6)
+    /// 3.14: text.
+    public static let hostName = Code(rawValue: 12)
+    /// 3.17: text.
+    public static let domainName = Code(rawValue: 15)
+    /// 3.19: text.
+    public static let rootPath = Code(rawValue: 17)
+    /// 5.1: 16 bits, 68 at least.
+    public static let mtu = Code(rawValue: 26)
+    /// 5.3: an address.
+    public static let broadcastAddress = Code(rawValue: 28)
+    /// 9.1: an address.
+    public static let requestedAddress = Code(rawValue: 50)
+    /// 9.2: 32 bits, seconds.
+    public static let leaseTime = Code(rawValue: 51)
+    /// 9.3: 1 `file`, 2 `sname`, 3 both.
+    public static let overload = Code(rawValue: 52)
+    /// 9.6: one byte, `DHCPMessageType`.
+    public static let messageType = Code(rawValue: 53)
+    /// 9.7: an address.
+    public static let serverIdentifier = Code(rawValue: 54)
+    /// 9.8: one code a byte.
+    public static let parameterRequests = Code(rawValue: 55)
+    /// 9.9: text, why it is refused.
+    public static let message = Code(rawValue: 56)
+    /// 9.10: 16 bits.
+    public static let messageByteCountMaximum = Code(rawValue: 57)
+    /// 9.11: 32 bits, seconds.
+    public static let renewalTime = Code(rawValue: 58)
+    /// 9.12: 32 bits, seconds.
+    public static let rebindingTime = Code(rawValue: 59)
+    /// 9.13: bytes.
+    public static let vendorClass = Code(rawValue: 60)
+    /// 9.14: a type and an identifier.
+    public static let clientIdentifier = Code(rawValue: 61)
+    /// 9.4: text.
+    public static let serverName = Code(rawValue: 66)
+    /// 9.5: text.
+    public static let bootFile = Code(rawValue: 67)
+    /// RFC 3397.
+    public static let searchDomains = Code(rawValue: 119)
+    /// RFC 3442.
+    public static let classlessRoutes = Code(rawValue: 121)
   }
 
   public var code: Code

@@ -12,17 +12,28 @@ public struct DHCPv6Option: Equatable, Sendable {
     public let rawValue: UInt16
     public init(rawValue: UInt16) { self.rawValue = rawValue }
 
-    public static let clientIdentifier = Code(rawValue: 1)  // 21.2: a DUID.
-    public static let serverIdentifier = Code(rawValue: 2)  // 21.3: a DUID.
-    public static let addresses = Code(rawValue: 3)  // 21.4: IA_NA.
-    public static let address = Code(rawValue: 5)  // 21.6: IAADDR.
-    public static let requests = Code(rawValue: 6)  // 21.7: ORO.
-    public static let preference = Code(rawValue: 7)  // 21.8: one byte; 0 without it.
-    public static let elapsedTime = Code(rawValue: 8)  // 21.9: 16 bits, hundredths of a second.
-    public static let status = Code(rawValue: 13)  // 21.13: 16 bits, 0 for success, and text.
-    public static let nameServers = Code(rawValue: 23)  // RFC 3646, section 3: addresses.
-    public static let searchDomains = Code(rawValue: 24)  // RFC 3646, section 4: names.
-    public static let bootFileURL = Code(rawValue: 59)  // RFC 5970, section 3.1: text.
+    /// 21.2: a DUID.
+    public static let clientIdentifier = Code(rawValue: 1)
+    /// 21.3: a DUID.
+    public static let serverIdentifier = Code(rawValue: 2)
+    /// 21.4: IA_NA.
+    public static let addresses = Code(rawValue: 3)
+    /// 21.6: IAADDR.
+    public static let address = Code(rawValue: 5)
+    /// 21.7: ORO.
+    public static let requests = Code(rawValue: 6)
+    /// 21.8: one byte; 0 without it.
+    public static let preference = Code(rawValue: 7)
+    /// 21.9: 16 bits, hundredths of a second.
+    public static let elapsedTime = Code(rawValue: 8)
+    /// 21.13: 16 bits, 0 for success, and text.
+    public static let status = Code(rawValue: 13)
+    /// RFC 3646, section 3: addresses.
+    public static let nameServers = Code(rawValue: 23)
+    /// RFC 3646, section 4: names.
+    public static let searchDomains = Code(rawValue: 24)
+    /// RFC 5970, section 3.1: text.
+    public static let bootFileURL = Code(rawValue: 59)
   }
 
   public var code: Code

@@ -8,21 +8,34 @@ public struct SystemError: Error, Equatable, Sendable {
 
   /// EINTR. Source of the numbers: Linux `include/uapi/asm-generic/errno-base.h` and `errno.h`.
   public static let interrupted = SystemError(errno: 4)
-  public static let noSuchFile = SystemError(errno: 2)  // ENOENT
-  public static let inputOutput = SystemError(errno: 5)  // EIO
-  public static let tryAgain = SystemError(errno: 11)  // EAGAIN
-  public static let noMemory = SystemError(errno: 12)  // ENOMEM
-  public static let permissionDenied = SystemError(errno: 13)  // EACCES
-  public static let busy = SystemError(errno: 16)  // EBUSY
-  public static let exists = SystemError(errno: 17)  // EEXIST
-  public static let invalidArgument = SystemError(errno: 22)  // EINVAL
-  public static let fileTooLarge = SystemError(errno: 27)  // EFBIG
-  public static let nameTooLong = SystemError(errno: 36)  // ENAMETOOLONG
-  public static let networkUnreachable = SystemError(errno: 101)  // ENETUNREACH
-  public static let connectionReset = SystemError(errno: 104)  // ECONNRESET
-  public static let timedOut = SystemError(errno: 110)  // ETIMEDOUT
-  public static let connectionRefused = SystemError(errno: 111)  // ECONNREFUSED
-  public static let inProgress = SystemError(errno: 115)  // EINPROGRESS
+  /// ENOENT.
+  public static let noSuchFile = SystemError(errno: 2)
+  /// EIO.
+  public static let inputOutput = SystemError(errno: 5)
+  /// EAGAIN.
+  public static let tryAgain = SystemError(errno: 11)
+  /// ENOMEM.
+  public static let noMemory = SystemError(errno: 12)
+  /// EACCES.
+  public static let permissionDenied = SystemError(errno: 13)
+  /// EBUSY.
+  public static let busy = SystemError(errno: 16)
+  /// EEXIST.
+  public static let exists = SystemError(errno: 17)
+  /// EINVAL.
+  public static let invalidArgument = SystemError(errno: 22)
+  /// EFBIG.
+  public static let fileTooLarge = SystemError(errno: 27)
+  /// ENETUNREACH.
+  public static let networkUnreachable = SystemError(errno: 101)
+  /// ECONNRESET.
+  public static let connectionReset = SystemError(errno: 104)
+  /// ETIMEDOUT.
+  public static let timedOut = SystemError(errno: 110)
+  /// ECONNREFUSED.
+  public static let connectionRefused = SystemError(errno: 111)
+  /// EINPROGRESS.
+  public static let inProgress = SystemError(errno: 115)
 
   /// What strerror(3) would say for the numbers that a root device meets. The table keeps
   /// libc's message catalogues out of the static program.

@@ -11,8 +11,6 @@ public enum RNBD {
   /// The longest message of a user, and with the longest of RTRS behind it the least that a
   /// server's header size must hold.
   public static let messageByteCountMaximum = OpenRequest.byteCount
-  /// The longest of both messages together: see above. RTRS has 24 bytes.
-  public static let headerByteCountMinimum = UInt32(OpenRequest.byteCount + 24)
   /// A server that announces less makes reads of Linux's client fail, which keeps 16 bytes for
   /// each of its 128 segments beside both messages. Source: `rtrs_clt_request` in `rtrs-clt.c`.
   public static let headerByteCountForLinux: UInt32 = 4096

@@ -17,9 +17,6 @@ public enum RTRS {
   public static let pathCountMaximum = 128
   /// Of an immediate's 32 bits. Source: `MAX_IMM_PAYL_BITS`.
   public static let payloadBitCount = 28
-  /// Receives that the service connection holds; it is number 0. Source:
-  /// `SERVICE_CON_QUEUE_DEPTH`.
-  public static let serviceQueueDepth = 512
 
   /// The smallest b for which 2^b is at least `count`; 0 for 0 and 1.
   static func bitCount(for count: UInt32) -> Int {

@@ -87,12 +87,8 @@ public struct ServerSession: Sendable {
     for index in paths.indices where paths[index].isConnected { count += 1 }
     return count
   }
-  /// `path`: its index, as in the next two.
+  /// `path`: its index.
   public func isConnected(_ path: Int) -> Bool { paths[path].isConnected }
-  /// Of the path that had the slot last, once there was one.
-  public func uuid(of path: Int) -> RTRSUUID { paths[path].uuid }
-  /// As the client asked for it; 0 before the slot was ever used.
-  public func connectionCount(of path: Int) -> UInt16 { paths[path].connectionCount }
   /// Requests that have begun and not finished, whatever became of their paths.
   public var executingCount: Int { chunks.executingCount }
   /// No path is left, every queue pair is destroyed, and nothing is executed: the session can go.

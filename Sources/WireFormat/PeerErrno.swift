@@ -9,23 +9,40 @@ public struct PeerErrno: RawRepresentable, Error, Equatable, Sendable {
 
   // Source: Linux `include/uapi/asm-generic/errno-base.h` and `errno.h`.
   public static let success = PeerErrno(rawValue: 0)
-  public static let notPermitted = PeerErrno(rawValue: 1)  // EPERM
-  public static let notFound = PeerErrno(rawValue: 2)  // ENOENT
-  public static let io = PeerErrno(rawValue: 5)  // EIO
-  public static let noSuchAddress = PeerErrno(rawValue: 6)  // ENXIO
-  public static let tryAgain = PeerErrno(rawValue: 11)  // EAGAIN
-  public static let outOfMemory = PeerErrno(rawValue: 12)  // ENOMEM
-  public static let busy = PeerErrno(rawValue: 16)  // EBUSY
-  public static let exists = PeerErrno(rawValue: 17)  // EEXIST
-  public static let noSuchDevice = PeerErrno(rawValue: 19)  // ENODEV
-  public static let invalid = PeerErrno(rawValue: 22)  // EINVAL
-  public static let tooManyOpen = PeerErrno(rawValue: 23)  // ENFILE
-  public static let noSpace = PeerErrno(rawValue: 28)  // ENOSPC
-  public static let readOnly = PeerErrno(rawValue: 30)  // EROFS
-  public static let notSupported = PeerErrno(rawValue: 95)  // EOPNOTSUPP
-  public static let connectionReset = PeerErrno(rawValue: 104)  // ECONNRESET
-  public static let notConnected = PeerErrno(rawValue: 107)  // ENOTCONN
-  public static let timedOut = PeerErrno(rawValue: 110)  // ETIMEDOUT
+  /// EPERM.
+  public static let notPermitted = PeerErrno(rawValue: 1)
+  /// ENOENT.
+  public static let notFound = PeerErrno(rawValue: 2)
+  /// EIO.
+  public static let io = PeerErrno(rawValue: 5)
+  /// ENXIO.
+  public static let noSuchAddress = PeerErrno(rawValue: 6)
+  /// EAGAIN.
+  public static let tryAgain = PeerErrno(rawValue: 11)
+  /// ENOMEM.
+  public static let outOfMemory = PeerErrno(rawValue: 12)
+  /// EBUSY.
+  public static let busy = PeerErrno(rawValue: 16)
+  /// EEXIST.
+  public static let exists = PeerErrno(rawValue: 17)
+  /// ENODEV.
+  public static let noSuchDevice = PeerErrno(rawValue: 19)
+  /// EINVAL.
+  public static let invalid = PeerErrno(rawValue: 22)
+  /// ENFILE.
+  public static let tooManyOpen = PeerErrno(rawValue: 23)
+  /// ENOSPC.
+  public static let noSpace = PeerErrno(rawValue: 28)
+  /// EROFS.
+  public static let readOnly = PeerErrno(rawValue: 30)
+  /// EOPNOTSUPP.
+  public static let notSupported = PeerErrno(rawValue: 95)
+  /// ECONNRESET.
+  public static let connectionReset = PeerErrno(rawValue: 104)
+  /// ENOTCONN.
+  public static let notConnected = PeerErrno(rawValue: 107)
+  /// ETIMEDOUT.
+  public static let timedOut = PeerErrno(rawValue: 110)
 
   /// The number's name in the system's headers, for people; nil for one that no peer here uses.
   public var name: String? {

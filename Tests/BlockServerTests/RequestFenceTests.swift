@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import Dispatch
+import Synchronization
 import TestSupport
 import Testing
 
@@ -97,5 +99,38 @@ struct RequestFenceTests {
       case .superseded: #expect(isOlder)
       }
     }
+  }
+
+  private final class Counts: Sendable {
+    let given = Atomic<UInt32>(0)
+    let running = Atomic(0)
+    let run = Atomic(0)
+    let overlapping = Atomic(0)
+  }
+
+  /// What a lock would do: here one word does it.
+  @Test("lets one copy run at a time, however many threads ask at once")
+  func manyThreads() {
+    let fence = RequestFence()
+    let counts = Counts()
+    DispatchQueue.concurrentPerform(iterations: 4) { _ in
+      for _ in 0..<50_000 {
+        let counter = counts.given.add(1, ordering: .relaxed).newValue
+        let mark = RequestMark(tag: 600, counter: counter)
+        guard fence.admit(mark) == .proceed else { continue }
+        if counts.running.add(1, ordering: .relaxed).newValue != 1 {
+          counts.overlapping.add(1, ordering: .relaxed)
+        }
+        counts.running.subtract(1, ordering: .relaxed)
+        counts.run.add(1, ordering: .relaxed)
+        _ = fence.finished(mark)
+      }
+    }
+    #expect(counts.run.load(ordering: .relaxed) > 0)
+    #expect(counts.overlapping.load(ordering: .relaxed) == 0)
+    // Whatever the order was, in the end nothing runs, and the newest is known.
+    let newest = counts.given.load(ordering: .relaxed)
+    #expect(fence.admit(mark(600, newest &- 1)) == .superseded)
+    #expect(fence.admit(mark(600, newest)) == .proceed)
   }
 }

@@ -133,13 +133,20 @@ struct PendingTests {
     #expect(server.closings.map(\.reason) == ["a newer connection of this client took its place"])
   }
 
-  @Test("is waited for by its newer copy on another connection, which alone is answered")
-  func repeated() throws {
-    let server = try ServerUnderTest(disk)
+  /// A connection whose request with tag 5 the disk is at work on, and a sibling.
+  private func enterTwo(_ server: ServerUnderTest) throws -> (old: TestClient, sibling: TestClient)
+  {
     let old = try enter(server)
     let sibling = try enter(server, slot: 1)
     try old.send(read(tag: 5, 1))
     try wait("the older copy") { disk.begunCount == 1 }
+    return (old, sibling)
+  }
+
+  @Test("is waited for by its newer copy on another connection, which alone is answered")
+  func repeated() throws {
+    let server = try ServerUnderTest(disk)
+    let (old, sibling) = try enterTwo(server)
     // What the sibling has on the disk itself is not kept waiting, either.
     try sibling.send(read(tag: 6, 1) + read(tag: 5, 2))
     try wait("the sibling's own") { disk.begunCount == 2 }
@@ -158,10 +165,7 @@ struct PendingTests {
   @Test("ends though its connection's client takes no answers")
   func unreadAnswers() throws {
     let server = try ServerUnderTest(disk)
-    let old = try enter(server)
-    let sibling = try enter(server, slot: 1)
-    try old.send(read(tag: 5, 1))
-    try wait("the older copy") { disk.begunCount == 1 }
+    let (old, sibling) = try enterTwo(server)
     // More than a socket takes, and more than a session keeps.
     for counter: UInt32 in 1...3 { try old.send(read(tag: 9, counter, length: 16 << 20)) }
     try wait("the long reads") { disk.inPlaceCount >= 1 }
