@@ -38,22 +38,25 @@ public struct LogOutput: LogHandler {
 
   /// Writes one line, and returns when `write` does.
   public func log(event: LogEvent) {
-    let values = metadata.merging(event.metadata ?? [:]) { $1 }
-      .map { (key: $0.key, value: $0.value) }.sorted { $0.key < $1.key }
     let message = "\(event.message)"
     switch format {
     case .text:
       write((hasPriorities ? "<\(event.level.priority)>" : "") + "rootlinkd: \(message)")
     case .logfmt:
       var line = "time=\(time()) level=\(event.level.rawValue) msg=\(Self.quoted(message))"
-      for (key, value) in values { line += " \(key)=\(Self.logfmt(value))" }
+      for (key, value) in values(of: event) { line += " \(key)=\(Self.logfmt(value))" }
       write(line)
     case .json:
       var line = "{\"time\":\"\(time())\",\"level\":\"\(event.level.rawValue)\","
       line += "\"message\":\(Self.quoted(message))"
-      for (key, value) in values { line += ",\(Self.quoted(key)):\(Self.json(value))" }
+      for (key, value) in values(of: event) { line += ",\(Self.quoted(key)):\(Self.json(value))" }
       write(line + "}")
     }
+  }
+
+  private func values(of event: LogEvent) -> [(key: String, value: Logger.Metadata.Value)] {
+    metadata.merging(event.metadata ?? [:]) { $1 }
+      .map { (key: $0.key, value: $0.value) }.sorted { $0.key < $1.key }
   }
 
   private static func logfmt(_ value: Logger.Metadata.Value) -> String {

@@ -88,9 +88,14 @@ extension ByteString {
   /// For people: printable ASCII as it is, everything else, `'` and `\` as `\xNN`. At most
   /// `limit` bytes of the text are shown, then `...`.
   public func printable(limit: Int) -> String {
+    func isPlain(_ byte: UInt8) -> Bool {
+      byte >= 0x20 && byte < 0x7f && byte != 0x27 && byte != 0x5c
+    }
+    // As a name mostly is.
+    if count <= limit, bytes.allSatisfy(isPlain) { return String(decoding: bytes, as: UTF8.self) }
     var shown: [UInt8] = []
     for byte in bytes.prefix(limit) {
-      if byte >= 0x20, byte < 0x7f, byte != 0x27, byte != 0x5c {
+      if isPlain(byte) {
         shown.append(byte)
       } else {
         let digits = Array("0123456789abcdef".utf8)

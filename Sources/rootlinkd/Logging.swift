@@ -10,11 +10,18 @@ import ServerOperation
 import Synchronization
 import WireFormat
 
+/// What the log tells of: a sentence for people, and the same in keys and values.
+protocol LoggedEvent: Sendable {
+  var level: Logger.Level { get }
+  var line: String { get }
+  var metadata: Logger.Metadata { get }
+}
+
 /// Lines come from the program's own thread and from those that serve clients. They are put into words
 /// and written elsewhere, all that have come within a moment at once: a handshake costs less than its
 /// two lines, and a log that nobody reads holds up nobody.
 final class ServerLog: Sendable {
-  private typealias Line = @Sendable () -> Void
+  private typealias Line = @Sendable (Logger) -> Void
   private struct Waiting {
     var lines: [Line] = []
     var lostCount = 0
@@ -28,12 +35,15 @@ final class ServerLog: Sendable {
 
   private let queue = DispatchQueue(label: "rootlinkd.log")
   private let isWriter = DispatchSpecificKey<Bool>()
+  /// Sentences alone are written, without keys and values.
+  private let isText: Bool
   private let waiting = Mutex(Waiting())
   /// What the writer is about to write.
   private let text = Mutex("")
 
   /// Once, before anything is logged.
   init(_ settings: LogSettings) {
+    isText = settings.format == .text
     queue.setSpecific(key: isWriter, value: true)
     let isToJournal = standardErrorIsJournal()
     LoggingSystem.bootstrap { [self] _ in
@@ -48,17 +58,17 @@ final class ServerLog: Sendable {
   var logger: Logger { Logger(label: Self.label) }
 
   /// Like `logger`, and the words are found by the log's own thread.
-  func add<Event: Sendable>(
-    _ event: Event, _ log: @escaping @Sendable (Logger, Event) -> Void
-  ) {
-    add { log(Logger(label: Self.label), event) }
+  func add(_ event: some LoggedEvent) {
+    add { [isText] in
+      $0.log(level: event.level, "\(event.line)", metadata: isText ? nil : event.metadata)
+    }
   }
 
   private func write(_ line: String) {
     if DispatchQueue.getSpecific(key: isWriter) == true {
       text.withLock { $0 += line + "\n" }
     } else {
-      add { [self] in text.withLock { $0 += line + "\n" } }
+      add { [self] _ in text.withLock { $0 += line + "\n" } }
     }
   }
 
@@ -83,7 +93,8 @@ final class ServerLog: Sendable {
       defer { waiting = Waiting() }
       return waiting
     }
-    for line in taken.lines { line() }
+    let logger = logger
+    for line in taken.lines { line(logger) }
     if taken.lostCount > 0 {
       logger.warning("\(taken.lostCount) lines are not in the log: it was not taken in time")
     }

@@ -6,7 +6,7 @@ import Logging
 import NBDServer
 import WireFormat
 
-extension SessionEvent {
+extension SessionEvent: LoggedEvent {
   var level: Logger.Level {
     switch self {
     case .refused, .notOpened: .warning

@@ -19,7 +19,7 @@ extension RNBDServerLimits {
   }
 }
 
-extension RNBDEvent {
+extension RNBDEvent: LoggedEvent {
   var level: Logger.Level {
     switch self {
     case .refused, .notOpened, .takenOver: .warning

@@ -78,7 +78,7 @@ final class RunningServer {
       table: table, registry: registry, attachments: attachments, access: access, limits: limits,
       directory: nbdDevices
     ) { event in
-      log.add(event) { $0.log(level: $1.level, "\($1.line)", metadata: $1.metadata) }
+      log.add(event)
     }
 
     let sockets = try ServerSockets(configuration, environment, logger)
@@ -93,7 +93,7 @@ final class RunningServer {
           listen: sockets.rdma, limits: RNBDServerLimits(configuration.rdma),
           directory: rdmaDevices, access: access, attachments: attachments, registry: registry
         ) { event in
-          log.add(event) { $0.log(level: $1.level, "\($1.line)", metadata: $1.metadata) }
+          log.add(event)
         }
       } catch { throw Failure.couldNot(error.report) }
     }
