@@ -25,11 +25,6 @@ import LinuxSystem
   private var end = 0
   /// Of the last receive from a client that was alone, in a thread that may wait.
   private var waitedNanoseconds = UInt64.max
-  /// The last receive was such a one, and nothing was there at first: the client had everything that
-  /// it had asked for.
-  private(set) var wasAwaited = false
-  /// A receive that takes less has not waited.
-  private static let atOnceNanoseconds: UInt64 = 3000
   /// All that was taken off the socket, the handshake included.
   private(set) var takenByteCount: UInt64
 
@@ -95,7 +90,6 @@ import LinuxSystem
         socket, memory! + end, room, waits && !isAwake ? 0 : CInt(clinux_MSG_DONTWAIT))
       if received >= 0 {
         if isTimed { waitedNanoseconds = MonotonicTime.now.nanoseconds &- began }
-        wasAwaited = isTimed && waitedNanoseconds >= Self.atOnceNanoseconds
         end += received
         takenByteCount &+= UInt64(received)
         return received

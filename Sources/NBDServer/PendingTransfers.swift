@@ -90,6 +90,8 @@ import NBDProtocol
 
   var isEmpty: Bool { freeCount == Self.slotCount }
   var hasRoom: Bool { freeCount > 0 }
+  /// The disk has something of them yet to do, as far as completions have been taken.
+  var isAtWork: Bool { freeCount + settledCount + unsentCount < Self.slotCount }
 
   /// The same for a transfer of so many bytes, at most `slotByteCount`.
   func hasRoom(for count: Int) -> Bool {

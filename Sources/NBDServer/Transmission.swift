@@ -74,12 +74,14 @@ struct Transmission: ~Copyable {
   /// The last so many receives each brought one request, which the client had waited to send until it
   /// had all its answers.
   var loneCount = 0
+  /// Nothing more had come when the last answer of a disk was about to leave.
+  private var wasQuiet = false
   /// So many, and the next one is taken to be alone, too: the thread waits for the disk itself,
   /// which costs a seventh less time than the ring.
   private static let loneCountForPlace = 8
   /// Requests that a disk is at work on; only while the session has a thread of its own.
   var pending: PendingTransfers?
-  /// Since the last receive. The thread has slept then, and is better off on the processor that its
+  /// Since something came last. The thread has slept then, and is better off on the processor that its
   /// client sleeps on, too, than awake on another.
   var hasUsedDisk = false
   /// False when the system gives no ring.
@@ -160,6 +162,7 @@ struct Transmission: ~Copyable {
         return pause
       }
       if hasPending { try collectPending() }
+      wasQuiet = isQuiet
       publish()
       guard try send(waits: waits) else { return .output }
       if hasPending {
@@ -182,7 +185,7 @@ struct Transmission: ~Copyable {
       if !waits, hasReceived { return .input }
       guard try receive(waits: waits) else { return .input }
       hasReceived = true
-      let isLone = arrivals.wasAwaited && arrivals.count == requestByteCount && payload == nil
+      let isLone = wasQuiet && arrivals.count == requestByteCount && payload == nil
       loneCount = isLone ? min(loneCount + 1, Self.loneCountForPlace) : 0
       let least = waits ? Self.mappedByteCount : Self.mappedByteCountInTurns
       let isMany = arrivals.count >= least && engine.sendsFiles
@@ -202,6 +205,13 @@ struct Transmission: ~Copyable {
       }
     }
     return nil
+  }
+
+  /// Whether the disk has done all that the client has asked for so far. A client on the same
+  /// processor may be quicker with its next request than the thread is with looking for it.
+  private var isQuiet: Bool {
+    hasUsedDisk && arrivals.isEmpty && pending?.isAtWork == false
+      && clinux_poll(socket, CShort(clinux_POLLIN), 0) == 0
   }
 
   /// Tells others what the session has done.
@@ -511,8 +521,8 @@ extension Transmission {
     do {
       let received = try arrivals.receive(
         wanted: wanted, isAlone: engine.isAlone, waits: waits, sleeps: hasUsedDisk)
-      hasUsedDisk = false
       guard let received else { return false }
+      hasUsedDisk = false
       count = received
     } catch {
       throw .vanished(error)

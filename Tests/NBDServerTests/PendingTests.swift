@@ -22,6 +22,8 @@ private final class PipeDisk: BlockBackend {
   private let holdsWrites: Bool
   private let left = Atomic(-1)
   private let counts = Mutex((begun: 0, inPlace: 0))
+  /// What is done in place waits for it when the test has it.
+  let holdsInPlace = Mutex(false)
 
   init(holdsWrites: Bool = false) {
     self.holdsWrites = holdsWrites
@@ -61,6 +63,7 @@ private final class PipeDisk: BlockBackend {
   }
   func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(BackendError) {
     counts.withLock { $0.inPlace += 1 }
+    while holdsInPlace.withLock({ $0 }) { usleep(1000) }
   }
   func write(
     _ bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool
@@ -233,6 +236,33 @@ struct PendingTests {
       if try client.reply().cookie == cookie(tag: 1, 1) { _ = try client.receive(4) }
     }
     #expect(disk.leftByteCount == 0, "the flush came before the read was begun")
+  }
+
+  @Test("is done in place only as long as its client has no other one")
+  func inPlace() throws {
+    let server = try ServerUnderTest(disk)
+    let client = try enter(server)
+    // One comes after the other until one is taken to be alone.
+    var counter: UInt32 = 0
+    while disk.inPlaceCount == 0 {
+      counter += 1
+      try #require(counter < 100, "none was done in place")
+      disk.finishOne()
+      try client.send(read(tag: 1, counter))
+      #expect(try client.reply().error == .none)
+      _ = try client.receive(4)
+    }
+    // The pipe still has what that one has not taken.
+    disk.holdsInPlace.withLock { $0 = true }
+    try client.send(read(tag: 1, counter + 1))
+    try wait("the next one") { disk.inPlaceCount == 2 }
+    try client.send(read(tag: 2, 1))
+    disk.holdsInPlace.withLock { $0 = false }
+    for expected in [cookie(tag: 1, counter + 1), cookie(tag: 2, 1)] {
+      #expect(try client.reply().cookie == expected)
+      _ = try client.receive(4)
+    }
+    #expect(disk.inPlaceCount == 2, "the last would have kept others waiting")
   }
 
   @Test("brings the right bytes, whether one comes after the other or all at once")
