@@ -161,7 +161,10 @@ struct Transmission: ~Copyable {
         if pause == .medium { _ = try send(waits: false) }
         return pause
       }
-      if hasPending { try collectPending() }
+      if hasPending {
+        try collectPending()
+        submitPending()  // It works while the answers leave.
+      }
       wasQuiet = isQuiet
       publish()
       guard try send(waits: waits) else { return .output }
