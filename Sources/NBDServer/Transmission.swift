@@ -161,10 +161,7 @@ struct Transmission: ~Copyable {
         if pause == .medium { _ = try send(waits: false) }
         return pause
       }
-      if hasPending {
-        try collectPending()
-        submitPending()  // It works while the answers leave.
-      }
+      if hasPending { try collectPending() }
       wasQuiet = isQuiet
       publish()
       guard try send(waits: waits) else { return .output }
