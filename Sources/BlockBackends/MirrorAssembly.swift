@@ -38,11 +38,14 @@ struct MirrorAssembly: Equatable {
   var hasNewMaps: Bool
   var events: [MirrorEvent]
 
+  /// `byteCount`: of the mirror, for which the half in the place `smallest` has just enough room.
   static func decide(
-    _ header: MirrorHeader?, _ found: [Found], byteCount: UInt64, regionByteCount: UInt64
+    _ header: MirrorHeader?, _ found: [Found], byteCount: UInt64, smallest: Int,
+    regionByteCount: UInt64
   ) throws(MirrorError) -> MirrorAssembly {
     guard let header else {
-      return try withoutHeader(found, byteCount: byteCount, regionByteCount: regionByteCount)
+      return try withoutHeader(
+        found, byteCount: byteCount, smallest: smallest, regionByteCount: regionByteCount)
     }
     var assembly = MirrorAssembly(
       header: header,
@@ -54,7 +57,7 @@ struct MirrorAssembly: Equatable {
         let index = header.halves.firstIndex(where: { $0.number == label.half })
       else { continue }
       guard assembly.halves[index].place == nil else {
-        throw .half(place + 1, .inUse)  // A copy of a half that is there, too.
+        throw .half(place + 1, .copy)
       }
       assembly.halves[index].place = place
       let known = header.halves[index]
@@ -72,7 +75,8 @@ struct MirrorAssembly: Equatable {
     if !assembly.halves.contains(where: { $0.start == .good }) {
       guard isHeaderOld else { throw .noGoodHalf }
       return try withoutHeader(
-        found, byteCount: header.byteCount, regionByteCount: header.regionByteCount)
+        found, byteCount: header.byteCount, smallest: smallest,
+        regionByteCount: header.regionByteCount)
     }
     try assembly.placeRest(found)
     return assembly
@@ -107,7 +111,7 @@ struct MirrorAssembly: Equatable {
   }
 
   private static func withoutHeader(
-    _ found: [Found], byteCount: UInt64, regionByteCount: UInt64
+    _ found: [Found], byteCount: UInt64, smallest: Int, regionByteCount: UInt64
   ) throws(MirrorError) -> MirrorAssembly {
     var labels: [(place: Int, label: HalfLabel)] = []
     for (place, found) in found.enumerated() {
@@ -121,13 +125,17 @@ struct MirrorAssembly: Equatable {
           || label.generation == newest.label.generation
       else { throw .halvesDiffer }
       if labels.contains(where: { $0.place != place && $0.label.half == label.half }) {
-        throw .half(place + 1, .inUse)
+        throw .half(place + 1, .copy)
       }
     }
     // A half that cannot be asked may be newer than all that can.
     for found in found { if case .refused = found { throw .stateLost } }
-    guard newest.label.byteCount >= 4096, byteCount >= newest.label.byteCount else {
-      throw .half(newest.place + 1, .tooSmall(needed: newest.label.byteCount, actual: byteCount))
+    guard byteCount >= newest.label.byteCount else {
+      throw .half(
+        smallest + 1,
+        .tooSmall(
+          needed: newest.label.byteCount + HalfLabel.areaByteCount,
+          actual: byteCount + HalfLabel.areaByteCount))
     }
     var assembly = MirrorAssembly(
       header: MirrorHeader(

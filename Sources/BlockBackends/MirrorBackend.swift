@@ -37,10 +37,11 @@ public final class MirrorBackend: BlockBackend {
     let header: MirrorHeader?
     do { header = try MirrorStateFile.readHeader(state) } catch { throw .state(error) }
     let byteCount = header?.byteCount ?? Self.byteCount(of: present)
+    try Self.checkBlocks(halves, isNew: header == nil)
     let found = Self.find(halves, byteCount: byteCount, minimum: common.blockSizes.minimum)
     let assembly = try MirrorAssembly.decide(
-      header, found, byteCount: byteCount,
-      regionByteCount: try Self.regionByteCount(options, byteCount, common.blockSizes.minimum))
+      header, found, byteCount: byteCount, smallest: Self.smallest(of: halves),
+      regionByteCount: Self.regionByteCount(options, byteCount))
     let needed = MirrorStateFile.byteCount(
       for: assembly.header.byteCount, regionByteCount: assembly.header.regionByteCount)
     guard state.byteCount >= needed else {
@@ -80,16 +81,32 @@ public final class MirrorBackend: BlockBackend {
     return halves.isEmpty ? 0 : least
   }
 
-  private static func regionByteCount(
-    _ options: MirrorOptions, _ byteCount: UInt64, _ minimum: UInt32
-  ) throws(MirrorError) -> UInt64 {
-    guard byteCount > 0, minimum <= 4096 else {
-      throw .half(
-        1,
-        minimum > 4096
-          ? .coarse(minimum: minimum)
-          : .tooSmall(needed: HalfLabel.areaByteCount + 4096, actual: byteCount))
+  /// The place of the half with the least room.
+  private static func smallest(of halves: [(any BlockBackend)?]) -> Int {
+    func room(_ place: Int) -> UInt64 {
+      halves[place].map { HalfLabel.offset(on: $0) ?? 0 } ?? .max
     }
+    return halves.indices.min { room($0) < room($1) } ?? 0
+  }
+
+  /// Whether labels and marks can be kept. A half that is too small for a mirror that exists is
+  /// dealt with as others that do not belong to it.
+  private static func checkBlocks(
+    _ halves: [(any BlockBackend)?], isNew: Bool
+  ) throws(MirrorError) {
+    for (place, half) in halves.enumerated() {
+      guard let half else { continue }
+      guard half.blockSizes.minimum <= HalfLabel.pageByteCount else {
+        throw .half(place + 1, .coarse(minimum: half.blockSizes.minimum))
+      }
+      if isNew, HalfLabel.offset(on: half) == nil {
+        let needed = HalfLabel.areaByteCount + HalfLabel.pageByteCount
+        throw .half(place + 1, .tooSmall(needed: needed, actual: half.byteCount))
+      }
+    }
+  }
+
+  private static func regionByteCount(_ options: MirrorOptions, _ byteCount: UInt64) -> UInt64 {
     let wanted = options.regionByteCount ?? MirrorStateFile.regionByteCount(for: byteCount)
     guard wanted >= 4096, wanted & (wanted - 1) == 0 else { return 4096 }
     return wanted

@@ -155,6 +155,7 @@ final class MirrorCore: Sendable {
       good.store(goodBits, ordering: .releasing)
       active.store(activeBits, ordering: .releasing)
       var failed: UInt64 = 0
+      var failure = BackendError.system(.inputOutput)
       for (index, half) in assembly.halves.enumerated()
       where half.start == .behind(isMapValid: false)
         && records.header.halves[index].label == .none
@@ -163,9 +164,12 @@ final class MirrorCore: Sendable {
           if let backend = backend(index) {
             try firstLabel(index, records).write(to: backend)
           }
-        } catch { failed |= 1 << UInt64(index) }
+        } catch {
+          failed |= 1 << UInt64(index)
+          failure = error
+        }
       }
-      try takeOut(failed, .system(.inputOutput), &records)
+      try takeOut(failed, failure, &records)
       try relabel(&records)
     }
     for event in assembly.events { report(event) }
@@ -389,6 +393,8 @@ extension MirrorCore {
       do throws(BackendError) {
         try file.write(map: 1 + index, from: halves[index].stale)
         try file.write(&records.header)
+      } catch { throw .notRecorded(error) }
+      do throws(BackendError) {
         if found == .blank { try firstLabel(index, records).write(to: backend) }
       } catch { throw .unreadable(error) }
       records.epochs[index] += 1

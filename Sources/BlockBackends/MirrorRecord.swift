@@ -109,6 +109,7 @@ struct HalfLabel: Equatable, Sendable {
     mirror = MirrorIdentity(high: word(1), low: word(2))
     half = word(3)
     byteCount = word(4)
+    guard byteCount >= 4096 else { return nil }
     generation = MirrorGeneration(count: word(5), change: word(6))
     sequence = word(7)
   }

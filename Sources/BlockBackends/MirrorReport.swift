@@ -88,8 +88,10 @@ public enum MirrorError: Error, Equatable, Sendable {
 public enum HalfRefusal: Error, Equatable, Sendable {
   /// It could not be opened, or the mirror has no half of that number.
   case notThere
-  /// Its label could not be read, or its return could not be written down.
+  /// Its label could not be read or written.
   case unreadable(BackendError)
+  /// Its return could not be written down in the state of the mirror.
+  case notRecorded(BackendError)
   /// It cannot be written to.
   case readOnly
   /// In bytes.
@@ -98,8 +100,10 @@ public enum HalfRefusal: Error, Equatable, Sendable {
   case foreign
   /// Written to elsewhere since it left.
   case diverged
-  /// It is in use, or a copy of it, label and all, is named besides.
+  /// It is in use already.
   case inUse
+  /// Another half that is named has the same label.
+  case copy
   /// Its minimum block, in bytes, is larger than that of the mirror, or than 4096.
   case coarse(minimum: UInt32)
 
@@ -108,6 +112,11 @@ public enum HalfRefusal: Error, Equatable, Sendable {
     switch self {
     case .notThere: ("is not there", "bring it back")
     case .unreadable(let error): ("cannot be read: \(error.text)", "check the medium")
+    case .notRecorded(let error):
+      (
+        "cannot come back, for the state of the mirror cannot be written: \(error.text)",
+        "check the file of its state"
+      )
     case .readOnly: ("may not be written to", "check its permissions")
     case .tooSmall(let needed, let actual):
       ("has \(actual) bytes and needs \(needed)", "take a larger medium")
@@ -122,6 +131,11 @@ public enum HalfRefusal: Error, Equatable, Sendable {
         "save what it has, then zero its last 8 KiB to have it overwritten"
       )
     case .inUse: ("is in use", "nothing is to be done")
+    case .copy:
+      (
+        "is a copy of another one that is named, label and all",
+        "name the right medium, or zero the last 8 KiB of this one to have it overwritten"
+      )
     case .coarse(let minimum):
       ("has blocks of \(minimum) bytes", "take a medium with blocks like the others'")
     }

@@ -136,9 +136,11 @@ public func readLink(_ path: ByteString) throws(SystemError) -> ByteString {
   return ByteString(target[..<count])
 }
 
-/// Points `path` at `target`, in place of whatever link stands there.
+/// Points `path` at `target`, in place of whatever link stands there, which is there until then.
 public func replaceLink(_ path: ByteString, target: ByteString) throws(SystemError) {
-  do { try removeFile(path) } catch .noSuchFile {}
-  // SAFETY: terminated copies that outlive the call.
-  _ = try unsafe withCStrings(target, path) { unsafe clinux_symlink($0, $1) }
+  let temporary = path + ".tmp"
+  do { try removeFile(temporary) } catch .noSuchFile {}
+  // SAFETY of both: terminated copies that outlive the call.
+  _ = try unsafe withCStrings(target, temporary) { unsafe clinux_symlink($0, $1) }
+  _ = try unsafe withCStrings(temporary, path) { unsafe clinux_rename($0, $1) }
 }

@@ -42,7 +42,7 @@ public struct Log: Sendable {
     var text = fact
     if let next { text += "; " + next }
     var line = Array("rootlink: ".utf8)
-    for byte in text.utf8.prefix(Self.lineByteCountMaximum) {
+    for byte in text.utf8.prefix(Self.lineByteCountMaximum - line.count) {
       line.append(byte >= 0x20 && byte != 0x7f ? byte : 0x3f)
     }
     line.append(0x0a)

@@ -231,7 +231,7 @@ struct MirrorTests {
       #expect(other.disks[1].bytes == before)
     case 4:  // The same half twice.
       let twin = MemoryBackend(contents: bench.disks[0].bytes)
-      #expect(throws: MirrorError.half(2, .inUse)) { try mirror([bench.disks[0], twin]) }
+      #expect(throws: MirrorError.half(2, .copy)) { try mirror([bench.disks[0], twin]) }
     case 5:  // A medium that was never used is adopted, one with bytes on it is not.
       try expect(
         [.good, .resyncing], [bench.disks[0], MemoryBackend(byteCount: bench.byteCount + 8192)])
@@ -281,6 +281,37 @@ struct MirrorTests {
       ) { _ in }
     }
     #expect(MirrorError.halfCount(1).report.advice == "name 2 to 8")
+    let disk = MemoryBackend(byteCount: 1 << 20)
+    let coarse = try BlockSizeBackend(over: disk, minimum: 8192)
+    #expect(throws: MirrorError.half(2, .coarse(minimum: 8192))) {
+      try bench.open([bench.disks[0], coarse])
+    }
+    let small = MemoryBackend(byteCount: 8192)
+    #expect(throws: MirrorError.half(2, .tooSmall(needed: 12288, actual: 8192))) {
+      try bench.open([bench.disks[0], small])
+    }
+    // The state is lost, and the other medium is one that has never been a half of it.
+    try bench.prepare()
+    let other = MemoryBackend(byteCount: 1 << 20)
+    let needs = HalfRefusal.tooSmall(needed: (1 << 20) + 8192, actual: 1 << 20)
+    #expect(throws: MirrorError.half(1, needs)) {
+      try MirrorBackend(
+        halves: [other, bench.disks[1]], state: MemoryBackend(byteCount: Int(needed)),
+        options: bench.options
+      ) { _ in }
+    }
+    // The state cannot be written when a half comes back: that is no fault of the half.
+    let state = ErrorBackend(over: bench.state)
+    let mirror = try MirrorBackend(
+      halves: bench.switches, state: state, options: bench.options
+    ) { _ in }
+    bench.switches[1].switchTo(.failing(.all, MirrorBench.error))
+    try mirror.write([1], at: 0)
+    bench.switches[1].switchTo(.working)
+    state.switchTo(.failing(.write, MirrorBench.error))
+    #expect(throws: HalfRefusal.notRecorded(MirrorBench.error)) { try mirror.putBack(2) }
+    state.switchTo(.working)
+    try mirror.putBack(2)
   }
 
   @Test("takes marks away when nobody writes any more, and has them back after a crash")

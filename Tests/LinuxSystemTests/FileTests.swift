@@ -24,6 +24,20 @@ struct FileTests {
     for (errno, call) in failures { #expect(throws: SystemError(errno: errno)) { try call() } }
   }
 
+  @Test("is still what its link points at when another cannot be had")
+  func links() throws {
+    let directory = try TemporaryDirectory()
+    let link = ByteString(directory.path) + "/link"
+    try replaceLink(link, target: "one")
+    #expect(try readLink(link) == "one")
+    let long = ByteString([UInt8](repeating: 0x61, count: 5000))
+    #expect(throws: SystemError(errno: 36)) { try replaceLink(link, target: long) }
+    #expect(try readLink(link) == "one")
+    try replaceLink(link, target: "two")
+    #expect(try readLink(link) == "two")
+    #expect(try listDirectory(ByteString(directory.path), limit: 10) == ["link"])
+  }
+
   @Test("is one of the names of its directory, however many more there are than wanted")
   func names() throws {
     let directory = try TemporaryDirectory()
