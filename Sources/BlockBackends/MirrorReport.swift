@@ -111,7 +111,8 @@ public enum HalfRefusal: Error, Equatable, Sendable {
   public var report: (reason: String, advice: String) {
     switch self {
     case .notThere: ("is not there", "bring it back")
-    case .unreadable(let error): ("cannot be read: \(error.text)", "check the medium")
+    case .unreadable(let error):
+      ("has a label that cannot be read or written: \(error.text)", "check the medium")
     case .notRecorded(let error):
       (
         "cannot come back, for the state of the mirror cannot be written: \(error.text)",
