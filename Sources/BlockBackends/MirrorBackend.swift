@@ -208,14 +208,16 @@ extension MirrorBackend {
       guard let backend = core.backend(index) else { continue }
       core.halves[index].readsInFlight.add(1, ordering: .relaxed)
       defer { core.halves[index].readsInFlight.subtract(1, ordering: .relaxed) }
+      var failures = HalfFailures()
       do throws(BackendError) {
         return try unsafe backend.read(into: buffer, at: offset)
       } catch {
         failure = error
+        failures.add(index, backend, error)
       }
       // It goes out of use if another one is left; what that says is found out by asking it.
       do throws(BackendError) {
-        try core.settle(failed: 1 << UInt64(index), took: ~tried, failure, regions: nil)
+        try core.settle(failures, took: ~tried, regions: nil)
       } catch {
         failure = error
       }
@@ -285,9 +287,8 @@ extension MirrorBackend {
     try core.mark(regions)
     if !core.touched.all(regions, are: true) { core.touched.insert(regions) }
     let active = core.active.load(ordering: .sequentiallyConsistent)
-    var failed: UInt64 = 0
+    var failures = HalfFailures()
     var took: UInt64 = 0
-    var failure = BackendError.system(.inputOutput)
     var rest = active
     while rest != 0 {
       let index = rest.trailingZeroBitCount
@@ -298,12 +299,11 @@ extension MirrorBackend {
         took |= 1 << UInt64(index)
       } catch {
         if error == .notFast || error == .range { throw error }
-        if failed == 0 { failure = error }
-        failed |= 1 << UInt64(index)
+        failures.add(index, backend, error)
       }
     }
-    if failed != 0 || took == 0 {
-      try core.settle(failed: failed, took: took, failure, regions: regions)
+    if !failures.isEmpty || took == 0 {
+      try core.settle(failures, took: took, regions: regions)
     }
     try core.checkRecorded()
     // Also at the end: a flush while it was going on did not cover it.

@@ -30,6 +30,28 @@ final class MirrorHalf: Sendable {
   }
 }
 
+/// The halves of which an operation failed, with the media that it was asked of: one that has been
+/// replaced meanwhile says nothing of its successor, which has missed what was being written.
+struct HalfFailures {
+  /// What the first one said.
+  private(set) var error = BackendError.system(.inputOutput)
+  private var media: [(index: Int, backend: any BlockBackend)] = []
+
+  var isEmpty: Bool { media.isEmpty }
+
+  mutating func add(_ index: Int, _ backend: any BlockBackend, _ error: BackendError) {
+    if media.isEmpty { self.error = error }
+    media.append((index, backend))
+  }
+
+  /// A bit for each half that still has the medium that failed, of those that `current` names.
+  func halves(_ current: (Int) -> (any BlockBackend)?) -> UInt64 {
+    media.reduce(0) { bits, medium in
+      current(medium.index) === medium.backend ? bits | 1 << UInt64(medium.index) : bits
+    }
+  }
+}
+
 final class MirrorCore: Sendable {
   /// Changes under the lock only.
   struct Records {
@@ -234,9 +256,11 @@ extension MirrorCore {
   /// Some halves did not do what others did. `took`: those that did. Throws when that is no good
   /// half: then the operation has failed, and halves may differ in `regions`.
   func settle(
-    failed: UInt64, took: UInt64, _ error: BackendError, regions: ClosedRange<UInt64>?
+    _ failures: HalfFailures, took: UInt64, regions: ClosedRange<UInt64>?
   ) throws(BackendError) {
     try records.withLock { records throws(BackendError) in
+      let failed = failures.halves { backend($0) }
+      let error = failures.error
       let goodNow = good.load(ordering: .acquiring)
       let remains = goodNow & took & ~failed != 0
       let leaving = remains ? failed : failed & ~goodNow

@@ -174,7 +174,9 @@ extension MirrorUpkeep {
   private func flush(_ index: Int, _ state: inout Copying) -> Bool {
     guard let backend = core.backend(index) else { return false }
     do throws(BackendError) { try backend.flush() } catch {
-      try? core.settle(failed: 1 << UInt64(index), took: .max, error, regions: nil)
+      var failures = HalfFailures()
+      failures.add(index, backend, error)
+      try? core.settle(failures, took: .max, regions: nil)
       return false
     }
     core.copied(state.copied, to: index, epoch: state.epoch)
@@ -206,10 +208,9 @@ extension MirrorUpkeep {
     while at < end {
       let piece = at..<min(at + Self.pieceByteCount, end)
       var outcome = Outcome.done
-      var failure = BackendError.system(.inputOutput)
-      var failed: UInt64 = 0
+      var failures = HalfFailures()
       core.gate.close(MirrorGate.stripes(of: region...region)) {
-        (outcome, failed, failure) = copy(piece, from: from, to: targets)
+        (outcome, failures) = copy(piece, from: (source.trailingZeroBitCount, from), to: targets)
       }
       switch outcome {
       case .done, .stopped: break
@@ -218,13 +219,14 @@ extension MirrorUpkeep {
         if others == 0 {
           core.report(
             .unreadable(
-              half: core.places[source.trailingZeroBitCount], offset: piece.lowerBound, failure))
+              half: core.places[source.trailingZeroBitCount], offset: piece.lowerBound,
+              failures.error))
         } else {
-          try? core.settle(failed: source, took: others, failure, regions: nil)
+          try? core.settle(failures, took: others, regions: nil)
         }
         return .sourceFailed
       case .targetFailed:
-        try? core.settle(failed: failed, took: .max, failure, regions: nil)
+        try? core.settle(failures, took: .max, regions: nil)
         return .targetFailed
       }
       at = piece.upperBound
@@ -234,22 +236,23 @@ extension MirrorUpkeep {
   }
 
   private func copy(
-    _ piece: Range<UInt64>, from: any BlockBackend, to targets: UInt64
-  ) -> (Outcome, failed: UInt64, BackendError) {
+    _ piece: Range<UInt64>, from source: (index: Int, backend: any BlockBackend),
+    to targets: UInt64
+  ) -> (Outcome, HalfFailures) {
     let count = Int(piece.upperBound - piece.lowerBound)
     // SAFETY: a piece is at most as long as the buffer.
     let memory = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<count])
+    var failures = HalfFailures()
     var isZero = false
     do throws(BackendError) {
-      let extents = try from.extents(in: piece, maximum: 2)
+      let extents = try source.backend.extents(in: piece, maximum: 2)
       isZero =
         extents.count == 1 && extents[0].readsAsZeroes && extents[0].byteCount == UInt64(count)
-      if !isZero { try unsafe from.read(into: memory, at: piece.lowerBound) }
+      if !isZero { try unsafe source.backend.read(into: memory, at: piece.lowerBound) }
     } catch {
-      return (.sourceFailed, 0, error)
+      failures.add(source.index, source.backend, error)
+      return (.sourceFailed, failures)
     }
-    var failed: UInt64 = 0
-    var failure = BackendError.system(.inputOutput)
     var rest = targets & core.active.load(ordering: .acquiring)
     while rest != 0 {
       let index = rest.trailingZeroBitCount
@@ -263,11 +266,10 @@ extension MirrorUpkeep {
             UnsafeRawBufferPointer(memory), at: piece.lowerBound, isDurable: false)
         }
       } catch {
-        failed |= 1 << UInt64(index)
-        failure = error
+        failures.add(index, backend, error)
       }
     }
-    return (failed == 0 ? .done : .targetFailed, failed, failure)
+    return (failures.isEmpty ? .done : .targetFailed, failures)
   }
 
   /// Waits until so many more bytes may be copied; false when the end has come meanwhile.
@@ -335,9 +337,8 @@ extension MirrorUpkeep {
 extension MirrorCore {
   /// Of all halves that are written to. A half that cannot be flushed may have lost what is marked.
   func flush() throws(BackendError) {
-    var failed: UInt64 = 0
+    var failures = HalfFailures()
     var took: UInt64 = 0
-    var failure = BackendError.system(.inputOutput)
     var rest = active.load(ordering: .acquiring)
     while rest != 0 {
       let index = rest.trailingZeroBitCount
@@ -347,11 +348,10 @@ extension MirrorCore {
         try backend.flush()
         took |= 1 << UInt64(index)
       } catch {
-        if failed == 0 { failure = error }
-        failed |= 1 << UInt64(index)
+        failures.add(index, backend, error)
       }
     }
-    if failed != 0 { try settle(failed: failed, took: took, failure, regions: nil) }
+    if !failures.isEmpty { try settle(failures, took: took, regions: nil) }
     try checkRecorded()
   }
 }
