@@ -20,7 +20,7 @@ struct ServerHostileTests {
     let copy = directory.path("copy")
     let result = try run("nbdcopy", [server.uri("disk"), copy])
     #expect(result.exitStatus == 0, "\(result.standardError)\(server.process.transcript)")
-    #expect(try contents(copy) == pattern(1 << 20))
+    #expect(try difference(of: contents(copy), from: pattern(1 << 20)) == nil)
     #expect(server.process.exitStatus == nil)
   }
 
@@ -117,7 +117,8 @@ struct ServerHostileTests {
       """)
     #expect(after.exitStatus == 0, "\(after.standardError)\(server.process.transcript)")
     #expect(try contents(image).prefix(6) == Array("second".utf8)[...])
-    #expect(try contents(image)[131072...] == pattern(1 << 20)[131072...])
+    let rest = try Array(contents(image)[131072...])
+    #expect(difference(of: rest, from: Array(pattern(1 << 20)[131072...])) == nil)
     #expect(try server.process.terminate() == 0)
   }
 
