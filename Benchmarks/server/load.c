@@ -34,6 +34,7 @@
 
 enum {
   RECEIVE_BYTES = 256 << 10,  // Stays in the cache of a processor.
+  PAGE_BYTES = 4096,
   BUCKETS = 64 * 32,
 };
 
@@ -228,9 +229,22 @@ static void take(
   }
 }
 
-// One receive. False when nothing was there.
+// Where to receive to, so that data begin on a page, as those of a kernel's or an emulator's client
+// do. On Zen 3 and 4 the kernel copies at a third of the speed to an address that is 1 to 15 bytes
+// ahead of its source, counted within a page, and a client that receives wherever the last receive
+// has ended comes upon such a distance and keeps it: being slow, it finds a full queue every time.
+static uint8_t *aligned(
+    const struct worker *worker, const struct connection *connection, uint8_t *buffer) {
+  if (connection->reply_have < REPLY_BYTES)
+    return buffer + PAGE_BYTES - (REPLY_BYTES - connection->reply_have);
+  return buffer + (worker->job->block - connection->data_left) % PAGE_BYTES;
+}
+
+// One receive into a buffer on a page, one page longer than what is asked for. False when nothing
+// was there.
 static bool receive(
     struct worker *worker, struct connection *connection, uint8_t *buffer, int flags) {
+  buffer = aligned(worker, connection, buffer);
   ssize_t received = recv(connection->fd, buffer, RECEIVE_BYTES, flags);
   if (received < 0 && (errno == EINTR || (errno == EAGAIN && flags & MSG_DONTWAIT))) return false;
   if (received < 0) fail("receiving: %s", errno == EAGAIN ? "no answer" : strerror(errno));
@@ -333,7 +347,7 @@ static void open_connection(struct worker *worker, unsigned number) {
 
 static void *work(void *argument) {
   struct worker *worker = argument;
-  uint8_t *buffer = need(malloc(RECEIVE_BYTES));
+  uint8_t *buffer = need(aligned_alloc(PAGE_BYTES, RECEIVE_BYTES + PAGE_BYTES));
   for (unsigned i = 0; i < worker->connection_count; i++) open_connection(worker, i);
   pthread_barrier_wait(&all_connected);  // All are connected,
   pthread_barrier_wait(&all_connected);  // and the main thread has looked at the server.

@@ -113,7 +113,7 @@ struct Transmission: ~Copyable {
     flags = terms.flags(of: TransmissionFlags(geometry))
     requestByteCount = terms.style.requestByteCount
     arrivals = Arrivals(socket: socket, takenByteCount: entry.receivedByteCount)
-    replies = Replies(socket: socket)
+    replies = Replies(socket: socket, isTCP: isTCP)
   }
 
   /// Whether memory must be lent before `advance`.
