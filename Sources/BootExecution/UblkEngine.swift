@@ -272,7 +272,7 @@ private enum Kind {
     connections[slot].heardNanoseconds = now
     silenceFactor = 1
     // SAFETY: the ring has written that many bytes, and writes no more until the next receive.
-    let input = unsafe connections[slot].input
+    let input = unsafe connections[slot].inputRoom
     let bytes = unsafe input.span.extracting(first: Int(result))
     var position = 0
     while true {
@@ -302,7 +302,7 @@ private enum Kind {
   private mutating func receive(_ slot: Int) throws(SystemError) {
     connections[slot].isReceiving = true
     try unsafe ring.queueReceive(
-      connections[slot].socket, into: UnsafeMutableRawBufferPointer(connections[slot].input),
+      connections[slot].socket, into: UnsafeMutableRawBufferPointer(connections[slot].inputRoom),
       data: Kind.receive << 32 | UInt64(slot))
   }
 
@@ -402,7 +402,9 @@ private enum Kind {
       connections[slot].append(Request(command: .disconnect, cookie: 0))
       // SAFETY: the request just written.
       _ = unsafe clinux_send(
-        connections[slot].socket, connections[slot].output.baseAddress!, Request.byteCount, 0)
+        connections[slot].socket,
+        connections[slot].output.baseAddress! + connections[slot].outputStart, Request.byteCount,
+        0)
     }
   }
 }

@@ -27,6 +27,15 @@ public struct ReplyReader: Sendable {
   /// For a stream whose next byte is the first of a reply.
   public init() {}
 
+  /// How far into a page to receive what comes next, so that a reply's data begin on one.
+  /// `pageByteCount`: more than a header has.
+  public func placeInPage(of pageByteCount: Int) -> Int {
+    switch state {
+    case .header: pageByteCount &- (SimpleReply.byteCount &- partialCount)
+    case .data(_, let done, _): Int(done) % pageByteCount
+    }
+  }
+
   /// Whether the stream may end here.
   public var isBetweenReplies: Bool { state == .header && partialCount == 0 }
 

@@ -200,6 +200,20 @@ struct ReplyReaderTests {
     return ends
   }
 
+  @Test("has data received so that they begin on a page, wherever the stream was cut")
+  func place() throws {
+    let ledger = Self.ledger()
+    let reply = Self.header(0) + [1, 2, 3, 4, 5]
+    for cut in 0...(reply.count - 1) {
+      var reader = ReplyReader()
+      var position = 0
+      let start = Array(reply.prefix(cut))
+      while try reader.next(start.span, at: &position, in: ledger, slot: 0) != nil {}
+      let place = reader.placeInPage(of: 4096)
+      #expect(place == (cut < 16 ? 4080 + cut : cut - 16), "\(cut)")
+    }
+  }
+
   @Test("says the same however the stream is cut")
   func cuts() throws {
     let whole = ["2 0 [7, 8, 9]", "1 0 []", "0 5 []", "3 28 []"]
