@@ -30,6 +30,12 @@ static inline int clinux_set_real_time(void) {
   return syscall(SYS_sched_setscheduler, 0, 2 /* SCHED_RR */, &priority) < 0 ? -errno : 0;
 }
 
+/* This task is scheduled as others are. */
+static inline int clinux_set_ordinary(void) {
+  int priority = 0; /* All of struct sched_param. */
+  return syscall(SYS_sched_setscheduler, 0, 0 /* SCHED_OTHER */, &priority) < 0 ? -errno : 0;
+}
+
 /* Becomes a process that stays: a session of its own, argv[0] beginning with `@` (systemd's last
    killing spree spares it), `name` for ps(1), every signal ignored that may be (SIGPWR stays
    pending, as a sign that the system goes down), no descriptor but the `count` ones of `kept`, which is sorted, with /dev/null (or nothing) for those of the standard
