@@ -26,6 +26,8 @@ public final class ErrorBackend: BlockBackend {
     case failing(BackendOperations, BackendError)
     /// Call number `call` from now on fails (1 is the next), and no other.
     case failingOnce(call: Int, BackendError)
+    /// The next call fails, and before that something else happens, which may call `switchTo`.
+    case failingAfter(@Sendable () -> Void, BackendError)
   }
 
   private struct State {
@@ -47,10 +49,18 @@ public final class ErrorBackend: BlockBackend {
   public var callCount: Int { state.withLock { $0.callCount } }
 
   private func pass(_ operation: BackendOperations) throws(BackendError) {
+    let mode = state.withLock { state in
+      defer { if case .failingAfter = state.mode { state.mode = .working } }
+      return state.mode
+    }
+    if case .failingAfter(let action, let error) = mode {
+      action()
+      throw error
+    }
     try state.withLock { state throws(BackendError) in
       state.callCount += 1
       switch state.mode {
-      case .working: break
+      case .working, .failingAfter: break
       case .failing(let operations, let error):
         if operations.contains(operation) { throw error }
       case .failingOnce(let call, let error):

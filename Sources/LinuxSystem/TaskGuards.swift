@@ -40,7 +40,8 @@ public enum TaskGuard: CaseIterable, Sendable {
   /// A real-time task, at the lowest priority: rt_priority and policy, the fields 40 and 41 of
   /// /proc/PID/stat, are 1 and 2. Its allocations may take what the kernel keeps back for such
   /// tasks, and it runs while others look for memory: without it a machine that swaps to a ublk
-  /// device stands still. Whoever carries the data of one lays it off while he waits. Source: `gfp_to_alloc_flags()` in Linux `mm/page_alloc.c`.
+  /// device stands still. `UblkEngine` lays it off while it waits. Source: `gfp_to_alloc_flags()`
+  /// in Linux `mm/page_alloc.c`.
   case realTime
 
   /// To this process; `ioFlusher` and `realTime` to this thread and those that it makes later.

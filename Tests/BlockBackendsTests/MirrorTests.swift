@@ -25,57 +25,6 @@ final class LoadState: Sendable {
   let total = Atomic(0)
 }
 
-/// A medium that dies: the first write after that fails only when something else has happened.
-private final class DyingBackend: BlockBackend {
-  private enum State {
-    case working
-    case dying(@Sendable () -> Void)
-    case dead
-  }
-  private let base: MemoryBackend
-  private let state = Mutex(State.working)
-
-  init(_ base: MemoryBackend) { self.base = base }
-
-  func die(_ lastWords: @escaping @Sendable () -> Void) {
-    state.withLock { $0 = .dying(lastWords) }
-  }
-
-  private func check() throws(BackendError) {
-    let state = state.withLock { state in
-      defer { if case .dying = state { state = .dead } }
-      return state
-    }
-    if case .working = state { return }
-    if case .dying(let lastWords) = state { lastWords() }
-    throw MirrorBench.error
-  }
-
-  var byteCount: UInt64 { base.byteCount }
-  var blockSizes: BackendBlockSizes { base.blockSizes }
-  var capabilities: BackendCapabilities { base.capabilities }
-  func read(
-    into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
-  ) throws(BackendError) { unsafe try base.read(into: buffer, at: offset) }
-  func write(
-    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool
-  ) throws(BackendError) {
-    try check()
-    unsafe try base.write(bytes, at: offset, isDurable: isDurable)
-  }
-  func writeZeroes(
-    _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
-  ) throws(BackendError) {
-    try check()
-    try base.writeZeroes(range, mayPunch: mayPunch, isDurable: isDurable, mustBeFast: mustBeFast)
-  }
-  func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
-    try check()
-    try base.trim(range, isDurable: isDurable)
-  }
-  func flush() throws(BackendError) { try check() }
-}
-
 /// Two or more halves in memory, each of which can be made to fail, and a state.
 struct MirrorBench {
   static let error = BackendError.system(.inputOutput)
@@ -369,17 +318,19 @@ struct MirrorTests {
   func replacedMeanwhile() throws {
     let bench = MirrorBench()
     try bench.prepare()
-    let old = DyingBackend(bench.disks[1])
-    let mirror = try bench.open([bench.switches[0], old])
+    let old = bench.switches[1]
+    let mirror = try bench.open()
     let other = MemoryBackend(byteCount: bench.byteCount + 8192)
-    old.die {
+    let isLate: @Sendable () -> Void = {
       // The medium fails somebody else meanwhile, and an administrator replaces it.
+      old.switchTo(.failing(.all, MirrorBench.error))
       do {
         try mirror.flush()
         #expect(mirror.status.halves[1].state == .outOfUse)
         try mirror.putBack(2, with: other)
       } catch { Issue.record(error) }
     }
+    old.switchTo(.failingAfter(isLate, MirrorBench.error))
     try mirror.write([9, 9], at: 100)
     #expect(mirror.status.halves.map(\.state) == [.good, .resyncing])
     MirrorBench.settle(mirror)
