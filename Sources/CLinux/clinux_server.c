@@ -50,6 +50,16 @@ void *clinux_map_memory(size_t count) {
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return memory == MAP_FAILED ? NULL : memory;
 }
+void *clinux_map_memory_in_huge_pages(size_t count) {
+  const size_t huge = 2 << 20; /* Of x86-64, and of arm64 with pages of 4 KiB. */
+  uint8_t *mapped = clinux_map_memory(count + huge);
+  if (!mapped) return NULL;
+  size_t before = -(uintptr_t)mapped % huge;
+  if (before > 0) munmap(mapped, before);
+  munmap(mapped + before + count, huge - before);
+  madvise(mapped + before, count, MADV_HUGEPAGE); /* Best effort: ordinary pages otherwise. */
+  return mapped + before;
+}
 void clinux_unmap_memory(void *memory, size_t count) { munmap(memory, count); }
 void clinux_discard_memory(void *memory, size_t count) { madvise(memory, count, MADV_DONTNEED); }
 

@@ -43,13 +43,17 @@ import LinuxSystem
     unsafe memory = buffers?.input
   }
 
-  /// What the handshake had read beyond its end.
-  mutating func put(_ bytes: [UInt8]) {
-    precondition(end == 0 && bytes.count <= SessionBuffers.inputByteCount)
+  /// What was taken off the socket before, while nothing else is here.
+  mutating func put(_ bytes: UnsafeRawBufferPointer) {
+    precondition(isEmpty && bytes.count <= SessionBuffers.inputByteCount)
     // SAFETY: checked in the line above; memory is lent.
-    unsafe UnsafeMutableRawBufferPointer(start: memory!, count: bytes.count).copyBytes(from: bytes)
+    unsafe UnsafeMutableRawBufferPointer(start: memory!, count: bytes.count).copyMemory(from: bytes)
+    start = 0
     end = bytes.count
   }
+
+  /// So many bytes were taken off the socket to somewhere else.
+  mutating func tookElsewhere(_ byteCount: Int) { takenByteCount &+= UInt64(byteCount) }
 
   /// The next bytes, which are there; valid until the next `receive`.
   func next(_ byteCount: Int) -> UnsafeRawBufferPointer {

@@ -9,8 +9,10 @@ import LinuxSystem
   /// Valid as long as the value lives.
   let buffer: UnsafeMutableRawBufferPointer
 
-  init(byteCount: Int) throws(SystemError) {
-    guard let base = unsafe clinux_map_memory(byteCount) else { throw .noMemory }
+  /// `inHugePages`: of 2 MiB, as far as the system has them.
+  init(byteCount: Int, inHugePages: Bool = false) throws(SystemError) {
+    let map = unsafe inHugePages ? clinux_map_memory_in_huge_pages : clinux_map_memory
+    guard let base = unsafe map(byteCount) else { throw .noMemory }
     // SAFETY: as long as was asked for, and unmapped by nobody else.
     unsafe buffer = UnsafeMutableRawBufferPointer(start: base, count: byteCount)
   }

@@ -16,9 +16,8 @@ import NBDProtocol
   /// What a slot is used for.
   struct Slot {
     var request = ExtendedRequest(command: .read, cookie: 0)
-    var count = 0
-    /// How much of its memory is the system's no more; it stays when the slot is free.
-    var touchedByteCount = 0
+    /// Where the data lie, until the slot is free.
+    var place = TransferMemory.Place()
     /// Once it is settled.
     var error = ErrorNumber.none
     var isWanted = true
@@ -26,20 +25,15 @@ import NBDProtocol
 
   /// The deepest queue; the drivers of Linux and QEMU ask for up to 128.
   static let slotCount = 128
-  /// The longest transfer. The memory of a slot is taken from the system as far as it is used.
-  static let slotByteCount = 1 << 20
-  /// What all slots may take together: what does not fit has to be done in place.
-  static let byteCountMaximum = 16 << 20
-  /// Beyond it the memory of a slot goes back to the system as soon as the slot is free.
-  private static let keptByteCount = 8 << 20
+  /// What the data of all take at most: what does not fit has to be done in place.
+  static let byteCountMaximum = TransferMemory.byteCountMaximum(slotCount: slotCount)
 
   private let ring: IORing
-  private let memory: MappedMemory
+  private var memory: TransferMemory
   @unsafe private let slots: UnsafeMutablePointer<Slot>
   /// The first `freeCount` are free.
   @unsafe private let freeSlots: UnsafeMutablePointer<Int>
   private var freeCount = slotCount
-  private var touchedByteCount = 0
   /// The first `unsentCount` are those that replies still have to send.
   @unsafe private let unsentSlots: UnsafeMutablePointer<Int>
   private var unsentCount = 0
@@ -60,7 +54,7 @@ import NBDProtocol
   /// Made and used by one thread.
   init() throws(SystemError) {
     let ring = try IORing(entryCount: UInt32(Self.slotCount), .oneThread)
-    let memory = try MappedMemory(byteCount: Self.slotCount * Self.slotByteCount)
+    let memory = try TransferMemory(slotCount: Self.slotCount)
     self.ring = ring
     self.memory = memory
     // SAFETY of all: freed by `deinit`, and every index used is below the count.
@@ -93,96 +87,112 @@ import NBDProtocol
   /// The disk has something of them yet to do, as far as completions have been taken.
   var isAtWork: Bool { freeCount + settledCount + unsentCount < Self.slotCount }
 
-  /// The same for a transfer of so many bytes, at most `slotByteCount`.
-  func hasRoom(for count: Int) -> Bool {
-    guard freeCount > 0 else { return false }
-    // SAFETY: below the count, and so is what it holds.
-    let touched = unsafe slots[freeSlots[freeCount - 1]].touchedByteCount
-    return touchedByteCount + max(0, Self.pages(count) - touched) <= Self.byteCountMaximum
-  }
-
-  /// Whole pages of so many bytes.
-  private static func pages(_ count: Int) -> Int { (count + 4095) & ~4095 }
-
   /// There is something for `nextSettled`.
   var hasSettled: Bool { settledCount > 0 }
 
-  /// The memory of a slot, aligned to a page.
-  private func buffer(_ slot: Int, _ count: Int) -> UnsafeMutableRawBufferPointer {
-    precondition(slot < Self.slotCount && count <= Self.slotByteCount)
-    // SAFETY: inside the mapping, as checked above.
-    return unsafe UnsafeMutableRawBufferPointer(
-      rebasing: memory.buffer[(slot * Self.slotByteCount)..<(slot * Self.slotByteCount + count)])
+  /// A slot for a transfer of so many bytes, and where its data are to lie; nil when there is no room.
+  private func takeSlot(_ request: ExtendedRequest, _ count: Int) -> Int? {
+    guard freeCount > 0 else { return nil }
+    // SAFETY: below the count.
+    let slot = unsafe freeSlots[freeCount - 1]
+    guard let place = memory.take(count, slot: slot) else { return nil }
+    return takeSlot(request, place)
   }
 
-  private func takeSlot(_ request: ExtendedRequest, _ count: Int) -> Int {
+  private func takeSlot(_ request: ExtendedRequest, _ place: TransferMemory.Place) -> Int {
     precondition(freeCount > 0)
     freeCount -= 1
     // SAFETY: indices below the count.
     let slot = unsafe freeSlots[freeCount]
-    let touched = unsafe max(slots[slot].touchedByteCount, Self.pages(count))
-    unsafe touchedByteCount += touched - slots[slot].touchedByteCount
-    unsafe slots[slot] = Slot(request: request, count: count, touchedByteCount: touched)
+    unsafe slots[slot] = Slot(request: request, place: place)
     return slot
   }
 
   private func free(_ slot: Int) {
-    if touchedByteCount > Self.keptByteCount {
-      // SAFETY: below the count.
-      let touched = unsafe slots[slot].touchedByteCount
-      let start = slot * Self.slotByteCount
-      memory.discard(start..<(start + touched))
-      touchedByteCount -= touched
-      unsafe slots[slot].touchedByteCount = 0
-    }
+    unsafe memory.giveBack(slots[slot].place)  // SAFETY: below the count.
+    freeButPlace(slot)
+  }
+
+  private func freeButPlace(_ slot: Int) {
     unsafe freeSlots[freeCount] = slot  // SAFETY: not more slots are freed than were taken.
     freeCount += 1
   }
 
-  /// Begins to read. The caller has seen that there is room.
+  /// Begins to read; false when there is no room.
   func read(
     _ request: ExtendedRequest, _ count: Int, from descriptor: CInt, at offset: UInt64
-  ) throws(SystemError) {
-    let slot = takeSlot(request, count)
+  ) throws(SystemError) -> Bool {
+    guard let slot = takeSlot(request, count) else { return false }
     do {
       // SAFETY: the slot is the kernel's from here on.
       try unsafe ring.queueRead(
-        descriptor, into: buffer(slot, count), at: offset, data: UInt64(slot))
+        descriptor, into: slots[slot].place.buffer, at: offset, data: UInt64(slot))
+      return true
     } catch {
       free(slot)
       throw error
     }
   }
 
-  /// Reads, and waits for it. The caller has seen that there is room.
+  /// Reads, and waits for it; nil when there is no room.
   func readNow(
     _ request: ExtendedRequest, _ count: Int, from descriptor: CInt, at offset: UInt64
-  ) -> Ended {
-    let slot = takeSlot(request, count)
+  ) -> Ended? {
+    guard let slot = takeSlot(request, count) else { return nil }
     // SAFETY: the slot's memory, which is as long.
-    let memory = unsafe buffer(slot, count)
-    let result = unsafe clinux_pread(descriptor, memory.baseAddress, memory.count, Int64(offset))
-    return unsafe Ended(slot: slot, request: request, result: Int(result), buffer: memory)
+    let place = unsafe slots[slot].place.buffer
+    let result = unsafe clinux_pread(descriptor, place.baseAddress, place.count, Int64(offset))
+    return unsafe Ended(slot: slot, request: request, result: Int(result), buffer: place)
   }
 
-  /// Begins to write a copy of `bytes`. The caller has seen that there is room.
+  /// Begins to write a copy of `bytes`; false when there is no room.
   func write(
-    _ request: ExtendedRequest, _ bytes: UnsafeRawBufferPointer, to descriptor: CInt,
-    at offset: UInt64,
-    isDurable: Bool
-  ) throws(SystemError) {
-    let slot = takeSlot(request, bytes.count)
-    let copy = unsafe buffer(slot, bytes.count)
-    unsafe copy.copyMemory(from: bytes)  // SAFETY: both are as long.
+    _ request: ExtendedRequest, copying bytes: UnsafeRawBufferPointer, to target: Target
+  ) throws(SystemError) -> Bool {
+    guard let slot = takeSlot(request, bytes.count) else { return false }
+    // SAFETY: both are as long.
+    unsafe slots[slot].place.buffer.copyMemory(from: bytes)
     do {
-      // SAFETY: the slot is the kernel's from here on.
-      try unsafe ring.queueWrite(
-        descriptor, from: UnsafeRawBufferPointer(copy), at: offset, isDurable: isDurable,
-        data: UInt64(slot))
+      try queueWrite(slot, to: target)
+      return true
     } catch {
       free(slot)
       throw error
     }
+  }
+
+  /// Room for the data of a long WRITE that are yet to come: for `write`, or else for `giveBack`. It
+  /// counts for `isEmpty` from `write` on. Nil when there is none now.
+  func place(of byteCount: Int) -> TransferMemory.Place? {
+    precondition(byteCount > TransferMemory.shortByteCount)
+    return memory.take(byteCount, slot: 0)
+  }
+  func giveBack(_ place: TransferMemory.Place) { memory.giveBack(place) }
+
+  /// Begins to write what `place` has given and the client has filled. There must be room. After a
+  /// failure the place is still the caller's.
+  func write(
+    _ request: ExtendedRequest, _ place: TransferMemory.Place, to target: Target
+  ) throws(SystemError) {
+    let slot = takeSlot(request, place)
+    do { try queueWrite(slot, to: target) } catch {
+      freeButPlace(slot)
+      throw error
+    }
+  }
+
+  /// Where a WRITE goes.
+  struct Target {
+    var descriptor: CInt
+    var offset: UInt64
+    var isDurable: Bool
+  }
+
+  private func queueWrite(_ slot: Int, to target: Target) throws(SystemError) {
+    // SAFETY: the slot is the kernel's from here on.
+    try unsafe ring.queueWrite(
+      target.descriptor, from: UnsafeRawBufferPointer(slots[slot].place.buffer), at: target.offset,
+      isDurable: target.isDurable, data: UInt64(slot))
   }
 
   /// A transfer that has ended. Its memory is there until `finish` or `finishSent`.
@@ -216,7 +226,7 @@ import NBDProtocol
       let used = unsafe slots[slot]  // SAFETY: the number is one of `takeSlot`.
       return unsafe Ended(
         slot: slot, request: used.request, result: Int(completion.result),
-        buffer: buffer(slot, used.count))
+        buffer: used.place.buffer)
     }
   }
 
@@ -249,7 +259,7 @@ import NBDProtocol
     let used = unsafe slots[slot]
     return unsafe Settled(
       slot: slot, request: used.request, error: used.error, isWanted: used.isWanted,
-      buffer: buffer(slot, used.count))
+      buffer: used.place.buffer)
   }
 
   /// It is not needed any more.

@@ -59,7 +59,7 @@ extension Transmission {
       var count = Int(min(Self.pieceByteCount, now.left))
       if arrivals.count < count {
         // What is there makes way for the rest, which then comes to where it belongs.
-        guard mayReceiveInPlace(now) else { return false }
+        guard !receivesIntoPlace(now), mayReceiveInPlace(now) else { return false }
         count = arrivals.count
         if count == 0 { return false }
       }
@@ -93,6 +93,10 @@ extension Transmission {
       payload?.isWanted = isWanted
     }
     if payloadMapping != nil { endReceivingInPlace() }
+    if let place = payloadPlace, let now = payload {
+      try write(now.request, from: place)
+      return true
+    }
     guard let done = payload.take(), done.isWanted else { return true }
     if done.error == .none {
       tally.writes &+= 1
@@ -103,7 +107,8 @@ extension Transmission {
   }
 }
 
-// Payloads that come to where they belong at once.
+// Payloads that come to where they belong at once: the medium, if all of it lies in memory, or what
+// a disk will write from.
 extension Transmission {
   /// A shorter rest is copied: asking for the mapping costs a call, too.
   private static let inPlaceByteCount: UInt64 = 64 << 10
@@ -112,12 +117,16 @@ extension Transmission {
   /// whole before they begin.
   private mutating func mayReceiveInPlace(_ now: Payload) -> Bool {
     if payloadMapping != nil { return true }
-    guard attached == nil, engine.sendsFiles, now.left >= Self.inPlaceByteCount,
-      now.left - UInt64(arrivals.count) >= Self.inPlaceByteCount,
-      let mapping = backend.mapping(), mapping.isWritable
+    guard attached == nil, engine.sendsFiles, hasLongRest(now), let mapping = backend.mapping(),
+      mapping.isWritable
     else { return false }
     payloadMapping = mapping
     return true
+  }
+
+  private func hasLongRest(_ now: Payload) -> Bool {
+    now.left >= Self.inPlaceByteCount
+      && now.left - UInt64(arrivals.count) >= Self.inPlaceByteCount
   }
 
   /// False when nothing is there now.
@@ -129,20 +138,86 @@ extension Transmission {
     let result = unsafe clinux_recv(
       // SAFETY: inside the mapping, as checked above.
       socket, place.base + Int(now.offset), Int(now.left), waits ? 0 : CInt(clinux_MSG_DONTWAIT))
+    if result == -14 {  // EFAULT
+      // Somebody cuts the file. What comes now is copied, and the backend says why.
+      engine.sendNoFiles()
+      payloadMapping = nil
+      wake(at: 1)
+      return true
+    }
+    return try hasReceived(result)
+  }
+
+  /// Counts what has come of a payload; false when nothing is there now.
+  private mutating func hasReceived(_ result: Int) throws(SessionEnding) -> Bool {
     switch -result {
     case ..<0:
       payload?.offset &+= UInt64(result)
       payload?.left -= UInt64(result)
+      arrivals.tookElsewhere(result)
     case 0: throw isStopping.isSet ? .serverStopping : .vanished(nil)
     case 4: break  // EINTR
     case 11: return false  // EAGAIN
-    case 14:  // EFAULT: somebody cuts the file. What comes now is copied, and the backend says why.
-      engine.sendNoFiles()
-      payloadMapping = nil
-      wake(at: 1)
     default: throw .vanished(SystemError(errno: CInt(-result)))
     }
     return true
+  }
+
+  /// Takes a place for a payload of which nothing has been used, and puts into it what has arrived.
+  private mutating func receivesIntoPlace(_ now: Payload) -> Bool {
+    if payloadPlace != nil { return true }
+    guard now.left == now.request.length, hasLongRest(now), pendingTarget(of: now.request) != nil,
+      makePending(), let place = pending?.place(of: Int(now.left))
+    else { return false }
+    let count = arrivals.count
+    unsafe place.buffer.copyMemory(from: arrivals.next(count))  // SAFETY: shorter than the place.
+    arrivals.use(count)
+    payload?.left -= UInt64(count)
+    payloadPlace = place
+    return true
+  }
+
+  /// False when nothing is there now.
+  mutating func receive(
+    _ now: Payload, into place: TransferMemory.Place, waits: Bool
+  ) throws(SessionEnding) -> Bool {
+    // SAFETY: what is left is a part of the place, which is as long as the payload.
+    let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: place.buffer.suffix(Int(now.left)))
+    return try hasReceived(
+      unsafe clinux_recv(
+        socket, rest.baseAddress, rest.count, waits ? 0 : CInt(clinux_MSG_DONTWAIT)))
+  }
+
+  /// All of it is there.
+  private mutating func write(
+    _ request: ExtendedRequest, from place: TransferMemory.Place
+  ) throws(SessionEnding) {
+    payload = nil
+    payloadPlace = nil
+    guard try begin(request, waits: true) == .execute else {
+      pending?.giveBack(place)
+      return
+    }
+    if beginPending(write: request, from: place) { return }
+    let error = unsafe doInPlace(request, place.buffer)  // SAFETY: ours still.
+    pending?.giveBack(place)
+    guard end(request) else { return }
+    if error == .none {
+      tally.writes &+= 1
+      tally.writtenBytes &+= request.length
+    }
+    reply(error, to: request)
+  }
+
+  /// The place belongs to the thread: what has come goes back among what has arrived.
+  mutating func leavePlace() {
+    guard let place = payloadPlace, let now = payload else { return }
+    // SAFETY: so much of the place has been filled.
+    unsafe arrivals.put(UnsafeRawBufferPointer(rebasing: place.buffer.dropLast(Int(now.left))))
+    payload = Payload(
+      request: now.request, offset: now.request.offset, left: now.request.length, error: now.error)
+    pending?.giveBack(place)
+    payloadPlace = nil
   }
 
   /// TCP wakes whoever waits for every segment otherwise; a mebibyte in two turns was received a tenth

@@ -19,6 +19,7 @@ extension Transmission {
   /// Has to be called before another thread takes the session over: the ring belongs to one.
   mutating func leaveThread() {
     precondition(!hasPending)
+    leavePlace()
     pending = nil
     mayNotWaitInSocket = false  // The reactor's sockets do not wait anyway.
     wake(at: 1)  // It wants to see whatever comes.
@@ -30,13 +31,13 @@ extension Transmission {
   mutating func beginPending(
     read request: ExtendedRequest, _ range: Range<UInt64>, inPlace: Bool
   ) -> Bool {
-    guard mayPend, request.length <= UInt64(PendingTransfers.slotByteCount)
+    guard mayPend, request.length <= UInt64(TransferMemory.longestByteCount)
     else { return false }
     let place =
       backend.directRange(of: range).map {
         BackendFileRange(descriptor: $0.descriptor, offset: $0.offset)
       } ?? backend.fileRange(of: range)
-    guard let place, hasRoomForPending(Int(request.length)) else { return false }
+    guard let place, makePending() else { return false }
     if inPlace, !hasPending,
       let ended = pending?.readNow(
         request, Int(request.length), from: place.descriptor, at: place.offset)
@@ -44,40 +45,47 @@ extension Transmission {
       settle(ended)
       return true
     }
-    do {
-      try pending?.read(
-        request, Int(request.length), from: place.descriptor, at: place.offset)
-      return true
-    } catch {
-      return false
-    }
+    // What fails is done in place.
+    let isBegun = try? pending?.read(
+      request, Int(request.length), from: place.descriptor, at: place.offset)
+    return isBegun == true
   }
 
   /// As above, a WRITE past the page cache whose whole payload is there.
   mutating func beginPending(write request: ExtendedRequest, _ payload: UnsafeRawBufferPointer)
     -> Bool
   {
-    guard mayPend, payload.count <= PendingTransfers.slotByteCount,
-      let place = backend.directRange(
-        of: request.offset..<(request.offset + UInt64(payload.count))),
-      hasRoomForPending(payload.count)
-    else { return false }
-    do {
-      // SAFETY: the bytes are copied before the call returns.
-      try unsafe pending?.write(
-        request, payload, to: place.descriptor, at: place.offset,
-        isDurable: place.isSync || request.flags.contains(.fua))
-      return true
-    } catch {
-      return false
-    }
+    guard let target = pendingTarget(of: request), makePending() else { return false }
+    // SAFETY: the bytes are copied before the call returns.
+    let isBegun = unsafe try? pending?.write(request, copying: payload, to: target)
+    return isBegun == true
   }
 
-  private mutating func hasRoomForPending(_ byteCount: Int) -> Bool {
+  /// The same of one that has been received into a place of `pending`; false when it is still there.
+  mutating func beginPending(
+    write request: ExtendedRequest, from place: TransferMemory.Place
+  ) -> Bool {
+    guard let pending, pending.hasRoom, let target = pendingTarget(of: request), makePending()
+    else { return false }
+    return (try? pending.write(request, place, to: target)) != nil
+  }
+
+  /// Where a WRITE goes past the page cache; nil when it is not to wait for the disk there.
+  func pendingTarget(of request: ExtendedRequest) -> PendingTransfers.Target? {
+    guard mayPend, request.length <= UInt64(TransferMemory.longestByteCount),
+      let place = backend.directRange(of: request.offset..<(request.offset + request.length))
+    else { return nil }
+    return PendingTransfers.Target(
+      descriptor: place.descriptor, offset: place.offset,
+      isDurable: place.isSync || request.flags.contains(.fua))
+  }
+
+  /// Whether there is a ring, and save calls do not wait in place.
+  mutating func makePending() -> Bool {
     if pending == nil {
       do { pending = try PendingTransfers() } catch { mayPend = false }
     }
-    guard pending?.hasRoom(for: byteCount) == true else { return false }
+    guard pending != nil else { return false }
     hasUsedDisk = true
     if attached != nil, !mayNotWaitInSocket {
       guard clinux_set_blocking(socket, 0) == 0 else { return false }
@@ -128,12 +136,12 @@ extension Transmission {
     pending?.settle(ended, error, isWanted: end(ended.request))
   }
 
-  /// Answers what has ended.
-  mutating func collectPending() throws(SessionEnding) {
+  /// Answers what has ended, until the replies must leave: what the client asks for meanwhile is
+  /// handed to the disk before the rest is answered. All at once, the disk had nothing to do while
+  /// eight replies of a mebibyte left, and read a quarter less.
+  mutating func collectPending() {
     settlePending()
-    while pending?.hasSettled == true {
-      // First: a slot that is taken out must have been dealt with when this throws.
-      _ = try makeRoom(for: ReplyStyle.headByteCountMaximum, waits: true)
+    while !replies.mustLeave(before: ReplyStyle.headByteCountMaximum) {
       guard let settled = pending?.nextSettled() ?? nil else { return }
       guard settled.isWanted else {
         pending?.finish(settled.slot)
@@ -158,7 +166,7 @@ extension Transmission {
   }
 
   /// What went wrong in the ring is tried again by the backend, which knows what to call it.
-  private func doInPlace(
+  func doInPlace(
     _ request: ExtendedRequest, _ buffer: UnsafeMutableRawBufferPointer
   ) -> ErrorNumber {
     do {
@@ -175,17 +183,16 @@ extension Transmission {
     }
   }
 
-  /// Waits until there is something to collect or the client has sent something, which is taken, or
-  /// has ended its stream.
+  /// Takes what the client has sent, or waits until it has sent something, there is something to
+  /// collect, or it has ended its stream.
   mutating func waitForPending(takesRequests: Bool) throws(SessionEnding) {
-    if pending?.hasSettled == true { return }
+    let hasSettled = pending?.hasSettled == true
     let takesRequests = takesRequests && pending?.hasRoom == true
     if takesRequests {
       do {
         if try receive(waits: false) {
           mapping = nil
           loneCount = 0
-          submitPending()
           return
         }
       } catch {
@@ -197,6 +204,7 @@ extension Transmission {
         return
       }
     }
+    if hasSettled { return }
     do {
       try pending?.wait(orToReadFrom: takesRequests ? socket : nil)
     } catch {
@@ -215,6 +223,7 @@ extension Transmission {
         pending?.finish(ended.slot)
       }
     }
+    payloadPlace = nil
     pending = nil
   }
 }

@@ -69,6 +69,8 @@ struct Transmission: ~Copyable {
   var mapping: BackendMapping?
   /// Where the rest of a payload goes without being copied; only while there is one.
   var payloadMapping: BackendMapping?
+  /// The same of all of a payload that a disk is to write.
+  var payloadPlace: TransferMemory.Place?
   /// So many bytes have to be there before the socket wakes the thread.
   var wakingByteCount = 1
   /// The last so many receives each brought one request, which the client had waited to send until it
@@ -137,7 +139,9 @@ struct Transmission: ~Copyable {
   mutating func stay(until time: UInt64) { staysUntil = time }
 
   /// What the handshake had read beyond its end; once, with memory lent.
-  mutating func put(_ received: [UInt8]) { arrivals.put(received) }
+  mutating func put(_ received: [UInt8]) {
+    unsafe received.withUnsafeBytes { unsafe arrivals.put($0) }  // SAFETY: copied.
+  }
 
   /// Serves until something has to be waited for. `waits`: the thread is the session's own, and
   /// waits in place, but for `turn`, and for `input` that has not come for the socket's time.
@@ -161,7 +165,10 @@ struct Transmission: ~Copyable {
         if pause == .medium { _ = try send(waits: false) }
         return pause
       }
-      if hasPending { try collectPending() }
+      if hasPending {
+        submitPending()
+        collectPending()
+      }
       wasQuiet = isQuiet
       publish()
       guard try send(waits: waits) else { return .output }
@@ -332,7 +339,7 @@ extension Transmission {
       _ = try send(waits: true)
       while hasPending {
         try waitForPending(takesRequests: false)
-        try collectPending()
+        collectPending()
         _ = try send(waits: true)
       }
       admission = attached.connection.begin(mark, mayWait: true)
@@ -509,6 +516,9 @@ extension Transmission {
   /// False when nothing is there now.
   mutating func receive(waits: Bool) throws(SessionEnding) -> Bool {
     var wanted = requestByteCount
+    if let now = payload, let place = payloadPlace {
+      return try receive(now, into: place, waits: waits)
+    }
     if let now = payload, now.error == .none, let place = payloadMapping, arrivals.isEmpty {
       return try receiveInPlace(now, place, waits: waits)
     }

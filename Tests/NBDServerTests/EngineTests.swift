@@ -78,6 +78,48 @@ struct EngineTests {
     }
   }
 
+  @Test(
+    "takes long writes past the page cache in whatever pieces they come, a silence among them",
+    arguments: [false, true])
+  func longWritesPastTheCache(isAttached: Bool) throws {
+    let direct = try FileBackend(ByteString(directory.path("image")), options: .direct)
+    for overTCP in [false, true] {
+      let server = try ServerUnderTest(direct, overTCP: overTCP)
+      try writeInPieces(isAttached ? server.enter(as: identity(1)) : server.enter())
+      try server.waitForEnd()
+    }
+  }
+
+  /// Leaves in the middle of a payload.
+  private func writeInPieces(_ client: TestClient) throws {
+    var generator = SeededGenerator(printingAs: "long writes past the page cache")
+    for cookie in 0..<8 {
+      #expect(
+        try client.ask(Request(command: .read, cookie: UInt64(cookie), length: 4096)) == .none)
+    }
+    for (round, length) in [1 << 20, 131_072, 135_168, 1 << 20].enumerated() {
+      let payload = (0..<length).map { _ in UInt8.random(in: 0...255, using: &generator) }
+      try client.send(
+        Request(
+          flags: round % 2 == 0 ? .fua : [], command: .write, cookie: UInt64(round), offset: 8192,
+          length: UInt32(length)
+        ).encoded)
+      var sent = 0
+      for count in [1, 40_000, length - 40_001] {
+        // For so long that the session gives its thread up.
+        if round == 1, sent > 0 { pause(milliseconds: 300) }
+        try client.send(Array(payload[sent..<(sent + count)]))
+        sent += count
+      }
+      #expect(try client.reply() == SimpleReply(error: .none, cookie: UInt64(round)))
+      let read = Request(command: .read, cookie: 9, offset: 8192, length: UInt32(length))
+      #expect(try client.ask(read) == .none)
+      #expect(difference(of: client.lastData, from: payload) == nil, "seed \(generator.seed)")
+    }
+    try client.send(Request(command: .write, cookie: 10, length: 1 << 20).encoded)
+    try client.send([UInt8](repeating: 1, count: 100_000))
+  }
+
   /// Random requests of all sizes, all under way at once.
   private func send(
     _ count: Int, to client: TestClient, using generator: inout SeededGenerator

@@ -17,6 +17,8 @@ int clinux_open_unlinked(const char *directory);
 
 /* Anonymous memory, zeroed, taken from the system page by page when first touched; NULL: none. */
 void *clinux_map_memory(size_t count);
+/* The same, of huge pages as far as there are; `count` is in whole pages. */
+void *clinux_map_memory_in_huge_pages(size_t count);
 void clinux_unmap_memory(void *memory, size_t count);
 /* Gives pages back; they read as zeroes afterwards. */
 void clinux_discard_memory(void *memory, size_t count);
