@@ -201,7 +201,7 @@
     /// Until every device is stopped. Throws only what no device could live with.
     mutating func run() throws(SystemError) {
       while diskCount > 0 {
-        _ = try ring.submitAndWait(nanoseconds: wait)
+        try TaskGuard.submitAndWaitOrdinarily(on: ring, nanoseconds: wait)
         now = MonotonicTime.now.nanoseconds
         try takeCompletions()
         try turnSession()

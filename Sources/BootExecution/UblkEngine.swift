@@ -92,11 +92,7 @@ private enum Kind {
   /// Until the device is stopped. Throws only what no device could live with.
   mutating func run() throws(SystemError) {
     while endedTagCount < Int(queue.depth) {
-      // Waking as a real-time task, it would interrupt on a single processor whoever has just made
-      // a request and is about to make more: one after the other went out instead of all in one call.
-      _ = clinux_set_ordinary()
-      _ = try ring.submitAndWait(nanoseconds: wait)
-      _ = clinux_set_real_time()
+      try TaskGuard.submitAndWaitOrdinarily(on: ring, nanoseconds: wait)
       now = MonotonicTime.now.nanoseconds
       while true {
         let count = unsafe ring.take(into: completions)

@@ -15,6 +15,7 @@ public struct DeviceName: Hashable, Sendable {
   /// Minor numbers have 20 bits and every nbd device takes at least 16 of them.
   /// Source: `MINORBITS` in Linux `include/linux/kdev_t.h`; Debian's `nbd.max_part=15`.
   public static let numberMaximum: UInt32 = 65535
+  /// Source: `DISK_MAX_PARTS` in Linux `include/linux/blkdev.h`, which counts the whole device, too.
   public static let partitionMaximum: UInt32 = 255
 
   public init(_ driver: Driver, _ number: UInt32, partition: UInt32? = nil) {

@@ -63,6 +63,7 @@ public struct Lease: Equatable, Sendable {
   /// When the lease ends, in seconds since 1970.
   public var expiry: Int64?
 
+  /// The first so many of a file count; a resolver asks three, and searches in six.
   public static let nameServerCountMaximum = 8
   public static let searchDomainCountMaximum = 16
 

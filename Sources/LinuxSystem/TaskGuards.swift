@@ -40,8 +40,9 @@ public enum TaskGuard: CaseIterable, Sendable {
   /// A real-time task, at the lowest priority: rt_priority and policy, the fields 40 and 41 of
   /// /proc/PID/stat, are 1 and 2. Its allocations may take what the kernel keeps back for such
   /// tasks, and it runs while others look for memory: without it a machine that swaps to a ublk
-  /// device stands still. `UblkEngine` lays it off while it waits. Source: `gfp_to_alloc_flags()`
-  /// in Linux `mm/page_alloc.c`.
+  /// device stands still. A thread that carries data lays it off while it waits, with
+  /// `submitAndWaitOrdinarily(on:nanoseconds:)`. Source: `gfp_to_alloc_flags()` in Linux
+  /// `mm/page_alloc.c`.
   case realTime
 
   /// To this process; `ioFlusher` and `realTime` to this thread and those that it makes later.
@@ -68,6 +69,18 @@ public enum TaskGuard: CaseIterable, Sendable {
       do { try one.apply() } catch { failures.append((one, error)) }
     }
     return failures
+  }
+
+  /// `IORing.submitAndWait(nanoseconds:)` for a thread that has `realTime`, which it has again
+  /// afterwards. If it woke up as a real-time task, it would interrupt on a single processor whoever
+  /// has just made a request and is about to make more: one after the other would go out instead
+  /// of all in one call.
+  public static func submitAndWaitOrdinarily(
+    on ring: borrowing IORing, nanoseconds: UInt64?
+  ) throws(SystemError) {
+    _ = clinux_set_ordinary()
+    defer { _ = clinux_set_real_time() }
+    _ = try ring.submitAndWait(nanoseconds: nanoseconds)
   }
 
   /// What is missing when it could not be applied.

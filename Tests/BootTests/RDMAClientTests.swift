@@ -33,7 +33,9 @@ final class RDMAClientLab {
       "\(name)-client", number: 2, on: wire, cards: 2,
       programs: ["rootlink=\(Self.program.path)"], in: directory)
     for guest in [server, client] { try guest.waitUntilReady() }
-    try client.need("modprobe ublk_drv; export ROOTLINK_STRICT=1")
+    try client.need(
+      "modprobe ublk_drv; export ROOTLINK_STRICT=1; "
+        + "carrier() { rootlink status --json | sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p'; }")
   }
 
   deinit {
@@ -60,8 +62,7 @@ final class RDMAClientLab {
   /// Kills the process that carries the data, and waits for the one that goes on.
   func killCarrier() throws {
     try client.need(
-      "carrier() { rootlink status --json | sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p'; }; "
-        + "replaced() { new=$(carrier); [ -n \"$new\" ] && [ \"$new\" != \"$old\" ]; }; "
+      "replaced() { new=$(carrier); [ -n \"$new\" ] && [ \"$new\" != \"$old\" ]; }; "
         + "old=$(carrier); kill -9 $old; until_true 60 replaced")
     try client.need("until_true 60 sh -c 'rootlink status --json | grep -q state.:.open'")
   }
@@ -78,6 +79,9 @@ final class RDMAClientLab {
     let attached = try attach("sessname=ours,\(paths),device_path=\(name),queues=2")
     #expect(attached.status == 0, "\(attached)")
     try client.need("until_true 20 sh -c 'rootlink status --json | grep -q connected.:2'")
+    // While it waits it is an ordinary task: rt_priority and policy in /proc/PID/stat.
+    #expect(
+      try client.need("sed 's/.*) //' /proc/$(carrier)/stat | cut -d ' ' -f 38,39") == "0 0")
     #expect(
       try lines("RDMA transport established: rxe1 port 1, path \(client.secondAddress)@") == 1)
     #expect(try client.need("blockdev --getsize64 /dev/ublkb0") == "67108864")
