@@ -20,7 +20,7 @@ public struct ServerConfiguration: Equatable, Sendable {
   /// ask. Source: NBD `doc/proto.md`, "Block size constraints".
   public static let requestByteCountRange: ClosedRange<Int> = 65_536...33_554_432
   /// Beside its longest request: what a connection has of buffers.
-  public static let connectionByteCount: UInt64 = 19 << 20
+  public static let connectionByteCount: UInt64 = 21 << 20
   /// Of `limits.silence_seconds`.
   public static let silenceSecondsRange: ClosedRange<UInt64> = 3...86_400
   /// Of `limits.drain_seconds`, from 1 on.

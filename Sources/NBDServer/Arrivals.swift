@@ -81,6 +81,7 @@ import LinuxSystem
       end = count
       start = 0
     }
+    precondition(count < usual, "what is there is used first")
     // Of a long payload exactly the rest: what follows it then begins at the start, unmoved.
     let missing = wanted - count
     let room = missing >= 65536 ? missing : usual - count

@@ -7,20 +7,20 @@
 // (254), so that it went as two requests. In huge pages such a disk read and wrote up to twice as
 // much. Where the system gives none, they are ordinary pages.
 //
-//   |--short: a place for each slot--|--long: blocks of 1 MiB, each of 16 units--|
+//   |--short: a place for each slot--|--long: blocks of 2 MiB, each of 32 units--|
 
 import LinuxSystem
 
 @safe struct TransferMemory: ~Copyable {
-  /// The longest transfer.
-  static let longestByteCount = 1 << 20
+  /// The longest transfer: what qemu-img(1) asks for.
+  static let longestByteCount = 2 << 20
   /// Up to here a transfer lies in the place of its slot, in ordinary pages: otherwise a queue of
   /// short ones would take a huge page to begin with.
   static let shortByteCount = 16 << 10
-  private static let unitByteCount = longestByteCount / 16
-  private static let blockCount = 14
+  private static let unitByteCount = longestByteCount / UInt32.bitWidth
+  private static let blockCount = 8
   /// The blocks behind these go back to the system when no long transfer is left.
-  private static let keptBlockCount = 8
+  private static let keptBlockCount = 4
 
   /// What it takes at most.
   static func byteCountMaximum(slotCount: Int) -> Int {
@@ -36,7 +36,7 @@ import LinuxSystem
   private let short: MappedMemory
   private let long: MappedMemory
   /// Of each block, a bit for each unit that is taken.
-  private var taken = [UInt16](repeating: 0, count: blockCount)
+  private var taken = [UInt32](repeating: 0, count: blockCount)
   private var takenPlaceCount = 0
   /// Blocks that may have memory.
   private var usedBlockCount = 0
@@ -57,7 +57,7 @@ import LinuxSystem
     }
     let units = Self.units(byteCount)
     for block in 0..<Self.blockCount {
-      for first in stride(from: 0, to: UInt16.bitWidth, by: units.count) {
+      for first in stride(from: 0, to: UInt32.bitWidth, by: units.count) {
         guard taken[block] & units.mask << first == 0 else { continue }
         taken[block] |= units.mask << first
         takenPlaceCount += 1
@@ -84,13 +84,13 @@ import LinuxSystem
     }
   }
 
-  /// How many units a long transfer takes, 1, 2, 4, 8 or 16, and a bit for each. They begin at a
+  /// How many units a long transfer takes, a power of two, and a bit for each. They begin at a
   /// multiple of their number.
-  private static func units(_ byteCount: Int) -> (count: Int, mask: UInt16) {
+  private static func units(_ byteCount: Int) -> (count: Int, mask: UInt32) {
     precondition(byteCount <= longestByteCount)
     var count = 1
     while count * unitByteCount < byteCount { count *= 2 }
-    return (count, UInt16.max >> (UInt16.bitWidth - count))
+    return (count, UInt32.max >> (UInt32.bitWidth - count))
   }
 
   private func part(of memory: borrowing MappedMemory, at offset: Int, _ byteCount: Int) -> Place {

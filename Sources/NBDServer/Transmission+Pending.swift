@@ -136,30 +136,40 @@ extension Transmission {
     pending?.settle(ended, error, isWanted: end(ended.request))
   }
 
-  /// Answers what has ended, until the replies must leave: what the client asks for meanwhile is
-  /// handed to the disk before the rest is answered. All at once, the disk had nothing to do while
-  /// eight replies of a mebibyte left, and read a quarter less.
+  /// One lot of answers: what the client asks for meanwhile is handed to the disk before the others
+  /// are made. All at once, the disk had little to do while they left: with 32 short reads in flight
+  /// it did a tenth less, with 16 of 128 KiB a fifth.
+  private static let lotCount = 8
+  private static let lotByteCount = 512 << 10
+
+  /// Answers what has ended, a lot at most.
   mutating func collectPending() {
     settlePending()
-    while !replies.mustLeave(before: ReplyStyle.headByteCountMaximum) {
+    var count = 0
+    var byteCount = 0
+    while count < Self.lotCount, byteCount < Self.lotByteCount,
+      !replies.mustLeave(before: ReplyStyle.headByteCountMaximum)
+    {
       guard let settled = pending?.nextSettled() ?? nil else { return }
       guard settled.isWanted else {
         pending?.finish(settled.slot)
         continue
       }
-      let count = unsafe settled.buffer.count
+      let dataByteCount = unsafe settled.buffer.count
+      count += 1
+      byteCount += dataByteCount
       if settled.request.command == .read && settled.error == .none {
-        replyHead(of: settled.request, byteCount: count)
+        replyHead(of: settled.request, byteCount: dataByteCount)
         unsafe replies.append(settled.buffer)  // SAFETY: kept until `send` says that it is sent.
         pending?.keepUntilSent(settled.slot)
         tally.reads &+= 1
-        tally.readBytes &+= UInt64(count)
+        tally.readBytes &+= UInt64(dataByteCount)
       } else {
         reply(settled.error, to: settled.request)
         pending?.finish(settled.slot)
         if settled.error == .none {
           tally.writes &+= 1
-          tally.writtenBytes &+= UInt64(count)
+          tally.writtenBytes &+= UInt64(dataByteCount)
         }
       }
     }

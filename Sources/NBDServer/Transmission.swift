@@ -516,6 +516,7 @@ extension Transmission {
   /// False when nothing is there now.
   mutating func receive(waits: Bool) throws(SessionEnding) -> Bool {
     var wanted = requestByteCount
+    if waits { waitInSocketAgain() }
     if let now = payload, let place = payloadPlace {
       return try receive(now, into: place, waits: waits)
     }
@@ -526,7 +527,6 @@ extension Transmission {
       let isKept = payload.error == .none && payload.isWanted
       wanted = isKept ? Int(min(Self.pieceByteCount, payload.left)) : 1
     }
-    if waits { waitInSocketAgain() }
     let count: Int
     do {
       let received = try arrivals.receive(

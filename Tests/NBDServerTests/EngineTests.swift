@@ -97,7 +97,7 @@ struct EngineTests {
       #expect(
         try client.ask(Request(command: .read, cookie: UInt64(cookie), length: 4096)) == .none)
     }
-    for (round, length) in [1 << 20, 131_072, 135_168, 1 << 20].enumerated() {
+    for (round, length) in [2 << 20, 131_072, 1 << 20, 135_168, 2 << 20].enumerated() {
       let payload = (0..<length).map { _ in UInt8.random(in: 0...255, using: &generator) }
       try client.send(
         Request(
@@ -105,9 +105,9 @@ struct EngineTests {
           length: UInt32(length)
         ).encoded)
       var sent = 0
-      for count in [1, 40_000, length - 40_001] {
+      for count in [1, length / 4 * 3, length - length / 4 * 3 - 1] {
         // For so long that the session gives its thread up.
-        if round == 1, sent > 0 { pause(milliseconds: 300) }
+        if round == 1 || round == 4 && sent > 1 { pause(milliseconds: 300) }
         try client.send(Array(payload[sent..<(sent + count)]))
         sent += count
       }

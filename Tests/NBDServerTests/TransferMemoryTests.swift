@@ -22,7 +22,7 @@ struct TransferMemoryTests {
     var freeSlots = Array(0..<Self.slotCount)
     for step in 0..<5000 {
       if !freeSlots.isEmpty, Int.random(in: 0..<5, using: &generator) > 1 {
-        let longest = [4096, 16384, 16385, 131_072, 1 << 20].randomElement(using: &generator) ?? 1
+        let longest = [4096, 16384, 16385, 131_072, 2 << 20].randomElement(using: &generator) ?? 1
         let byteCount = Int.random(in: 1...longest, using: &generator)
         let slot = freeSlots.removeLast()
         guard let place = memory.take(byteCount, slot: slot) else {
@@ -47,8 +47,8 @@ struct TransferMemoryTests {
   @Test(
     "has room for so many long transfers, again and again",
     arguments: [
-      (1 << 20, 14), (524_289, 14), (524_288, 28), (131_073, 56), (131_072, 112), (65_536, 224),
-      (16_385, 224),
+      (2 << 20, 8), (1_048_577, 8), (1 << 20, 16), (524_289, 16), (524_288, 32), (131_073, 64),
+      (131_072, 128), (65_536, 256), (16_385, 256),
     ])
   func room(byteCount: Int, count: Int) throws {
     var generator = SeededGenerator(printingAs: "the order of what is given back")
@@ -65,10 +65,10 @@ struct TransferMemoryTests {
   func pages() throws {
     var memory = try TransferMemory(slotCount: Self.slotCount)
     var held: [TransferMemory.Place] = []
-    while let place = memory.take(1 << 20, slot: 0) { held.append(place) }
+    while let place = memory.take(2 << 20, slot: 0) { held.append(place) }
     // SAFETY: the places are this test's.
     for place in held { unsafe place.buffer.initializeMemory(as: UInt8.self, repeating: 1) }
-    #expect(held.reduce(0) { $0 + residentPageCount(of: $1) } == 14 * 256)
+    #expect(held.reduce(0) { $0 + residentPageCount(of: $1) } == 16 * 256)
     for place in held { memory.giveBack(place) }
     #expect(held.reduce(0) { $0 + residentPageCount(of: $1) } == 8 * 256)
     if FileManager.default.fileExists(atPath: "/sys/kernel/mm/transparent_hugepage") {
