@@ -3,9 +3,9 @@
 // the disk wait in it side by side; the replies to all that one look finds finished leave in one
 // call.
 //
-// Each of SLOTS requests has a buffer of REQUEST_MAXIMUM bytes, in huge pages: a disk is told of every
-// piece of memory that is not next to the one before. Nothing is received while all slots are taken. Of a write whose data are not all
-// there yet, the rest is received into the slot at once.
+// Each of SLOTS requests has a buffer of REQUEST_MAXIMUM bytes, in huge pages: a disk is told of
+// every piece of memory that is not next to the one before. Nothing is received while all slots are
+// taken. Of a write whose data are not all there yet, the rest is received into the slot at once.
 
 #define _GNU_SOURCE
 #include <errno.h>

@@ -8,6 +8,7 @@
 //
 //   free ──► the kernel's ──► ended ──► settled ──► free, or unsent ──► free
 
+import BlockBackends
 import CLinux
 import LinuxSystem
 import NBDProtocol
@@ -147,7 +148,7 @@ import NBDProtocol
 
   /// Begins to write a copy of `bytes`; false when there is no room.
   func write(
-    _ request: ExtendedRequest, copying bytes: UnsafeRawBufferPointer, to target: Target
+    _ request: ExtendedRequest, copying bytes: UnsafeRawBufferPointer, to target: BackendDirectRange
   ) throws(SystemError) -> Bool {
     guard let slot = takeSlot(request, bytes.count) else { return false }
     // SAFETY: both are as long.
@@ -172,7 +173,7 @@ import NBDProtocol
   /// Begins to write what `place` has given and the client has filled. There must be room. After a
   /// failure the place is still the caller's.
   func write(
-    _ request: ExtendedRequest, _ place: TransferMemory.Place, to target: Target
+    _ request: ExtendedRequest, _ place: TransferMemory.Place, to target: BackendDirectRange
   ) throws(SystemError) {
     let slot = takeSlot(request, place)
     do { try queueWrite(slot, to: target) } catch {
@@ -181,18 +182,11 @@ import NBDProtocol
     }
   }
 
-  /// Where a WRITE goes.
-  struct Target {
-    var descriptor: CInt
-    var offset: UInt64
-    var isDurable: Bool
-  }
-
-  private func queueWrite(_ slot: Int, to target: Target) throws(SystemError) {
+  private func queueWrite(_ slot: Int, to target: BackendDirectRange) throws(SystemError) {
     // SAFETY: the slot is the kernel's from here on.
     try unsafe ring.queueWrite(
       target.descriptor, from: UnsafeRawBufferPointer(slots[slot].place.buffer), at: target.offset,
-      isDurable: target.isDurable, data: UInt64(slot))
+      isDurable: target.isSync, data: UInt64(slot))
   }
 
   /// A transfer that has ended. Its memory is there until `finish` or `finishSent`.

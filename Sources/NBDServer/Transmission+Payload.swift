@@ -98,12 +98,17 @@ extension Transmission {
       return true
     }
     guard let done = payload.take(), done.isWanted else { return true }
-    if done.error == .none {
-      tally.writes &+= 1
-      tally.writtenBytes &+= done.request.length
-    }
-    reply(done.error, to: done.request)
+    finishWrite(done.request, done.error)
     return true
+  }
+
+  /// Answers a WRITE that is executed, or refused.
+  mutating func finishWrite(_ request: ExtendedRequest, _ error: ErrorNumber) {
+    if error == .none {
+      tally.writes &+= 1
+      tally.writtenBytes &+= request.length
+    }
+    reply(error, to: request)
   }
 }
 
@@ -201,12 +206,7 @@ extension Transmission {
     if beginPending(write: request, from: place) { return }
     let error = unsafe doInPlace(request, place.buffer)  // SAFETY: ours still.
     pending?.giveBack(place)
-    guard end(request) else { return }
-    if error == .none {
-      tally.writes &+= 1
-      tally.writtenBytes &+= request.length
-    }
-    reply(error, to: request)
+    if end(request) { finishWrite(request, error) }
   }
 
   /// The place belongs to the thread: what has come goes back among what has arrived.

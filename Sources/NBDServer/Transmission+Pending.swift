@@ -71,13 +71,12 @@ extension Transmission {
   }
 
   /// Where a WRITE goes past the page cache; nil when it is not to wait for the disk there.
-  func pendingTarget(of request: ExtendedRequest) -> PendingTransfers.Target? {
+  func pendingTarget(of request: ExtendedRequest) -> BackendDirectRange? {
     guard mayPend, request.length <= UInt64(TransferMemory.longestByteCount),
-      let place = backend.directRange(of: request.offset..<(request.offset + request.length))
+      var target = backend.directRange(of: request.offset..<(request.offset + request.length))
     else { return nil }
-    return PendingTransfers.Target(
-      descriptor: place.descriptor, offset: place.offset,
-      isDurable: place.isSync || request.flags.contains(.fua))
+    if request.flags.contains(.fua) { target.isSync = true }
+    return target
   }
 
   /// Whether there is a ring, and save calls do not wait in place.
@@ -165,12 +164,8 @@ extension Transmission {
         tally.reads &+= 1
         tally.readBytes &+= UInt64(dataByteCount)
       } else {
-        reply(settled.error, to: settled.request)
+        finishWrite(settled.request, settled.error)  // Or a READ that has failed.
         pending?.finish(settled.slot)
-        if settled.error == .none {
-          tally.writes &+= 1
-          tally.writtenBytes &+= UInt64(dataByteCount)
-        }
       }
     }
   }
