@@ -8,7 +8,9 @@ import WireFormat
 
 /// What a backend may do beyond reading; what it cannot do, nobody asks of it.
 public struct BackendCapabilities: OptionSet, Sendable {
+  /// A bit for each.
   public let rawValue: UInt8
+  /// Bits that mean nothing are kept, and ignored.
   public init(rawValue: UInt8) { self.rawValue = rawValue }
 
   /// `write`, `writeZeroes`, `trim`.
@@ -61,6 +63,7 @@ public struct BackendExtent: Equatable, Sendable {
   /// False where that is not known.
   public var readsAsZeroes: Bool
 
+  /// `byteCount` is not 0.
   public init(byteCount: UInt64, isHole: Bool, readsAsZeroes: Bool) {
     self.byteCount = byteCount
     self.isHole = isHole
@@ -77,6 +80,7 @@ public struct BackendFileRange: Equatable, Sendable {
   /// Of the range's first byte.
   public var offset: UInt64
 
+  /// The descriptor stays the backend's.
   public init(descriptor: CInt, offset: UInt64) {
     self.descriptor = descriptor
     self.offset = offset
@@ -93,6 +97,7 @@ public struct BackendDirectRange: Equatable, Sendable {
   /// Every write must be durable when it returns.
   public var isSync: Bool
 
+  /// The descriptor stays the backend's.
   public init(descriptor: CInt, offset: UInt64, isSync: Bool) {
     self.descriptor = descriptor
     self.offset = offset
@@ -138,6 +143,7 @@ public struct BackendBlockSizes: Equatable, Sendable {
   /// What is cheap; at least 512 and `minimum`.
   public var preferred: UInt32
 
+  /// In bytes; see each for its range, which is not looked at here.
   public init(minimum: UInt32, preferred: UInt32) {
     self.minimum = minimum
     self.preferred = preferred
@@ -207,8 +213,10 @@ public protocol BlockBackend: AnyObject, Sendable {
 }
 
 extension BlockBackend {
+  /// For one without a name.
   public var summary: ByteString { "medium" }
 
+  /// One extent of data: nothing is known of holes.
   public func extents(
     in range: Range<UInt64>, maximum: Int
   ) throws(BackendError) -> [BackendExtent] {
@@ -220,16 +228,21 @@ extension BlockBackend {
     ]
   }
 
+  /// No file.
   public func fileRange(of range: Range<UInt64>) -> BackendFileRange? { nil }
 
+  /// No way past the page cache.
   public func directRange(of range: Range<UInt64>) -> BackendDirectRange? { nil }
 
+  /// No mapping.
   public func mapping() -> BackendMapping? { nil }
 
+  /// False: it would always wait.
   public func readWithoutWaiting(
     into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
   ) throws(BackendError) -> Bool { false }
 
+  /// Does nothing.
   public func prefetch(_ range: Range<UInt64>) {}
 
   /// Zeroes that take the time they take.

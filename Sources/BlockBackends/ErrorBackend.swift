@@ -4,13 +4,19 @@ import WireFormat
 
 /// The operations of a backend, as a set to choose from.
 public struct BackendOperations: OptionSet, Sendable {
+  /// A bit for each operation.
   public let rawValue: UInt8
+  /// Bits that mean nothing match nothing.
   public init(rawValue: UInt8) { self.rawValue = rawValue }
-  /// Every byte passes here: a wrapper says nothing of files and mappings under it.
+  /// `BlockBackend.read`.
   public static let read = BackendOperations(rawValue: 1 << 0)
+  /// `BlockBackend.write`.
   public static let write = BackendOperations(rawValue: 1 << 1)
+  /// `BlockBackend.writeZeroes`.
   public static let writeZeroes = BackendOperations(rawValue: 1 << 2)
+  /// `BlockBackend.trim`.
   public static let trim = BackendOperations(rawValue: 1 << 3)
+  /// `BlockBackend.flush`.
   public static let flush = BackendOperations(rawValue: 1 << 4)
   /// All of the five.
   public static let all: BackendOperations = [.read, .write, .writeZeroes, .trim, .flush]
@@ -69,23 +75,29 @@ public final class ErrorBackend: BlockBackend {
     }
   }
 
+  // Every byte passes here: nothing is said of files and mappings below.
+
+  /// The medium's, whatever the mode; so are the next three.
   public var byteCount: UInt64 { base.byteCount }
   public var summary: ByteString { base.summary }
   public var blockSizes: BackendBlockSizes { base.blockSizes }
   public var capabilities: BackendCapabilities { base.capabilities }
 
+  /// A call of `BackendOperations.read`, which the mode may fail before the medium is asked.
   public func read(
     into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
   ) throws(BackendError) {
     try pass(.read)
     try unsafe base.read(into: buffer, at: offset)
   }
+  /// A call of `BackendOperations.write`; a failed one has written nothing.
   public func write(
     _ bytes: UnsafeRawBufferPointer, at offset: UInt64, isDurable: Bool
   ) throws(BackendError) {
     try pass(.write)
     try unsafe base.write(bytes, at: offset, isDurable: isDurable)
   }
+  /// A call of `BackendOperations.writeZeroes`; a failed one has written nothing.
   public func writeZeroes(
     _ range: Range<UInt64>, mayPunch: Bool, isDurable: Bool, mustBeFast: Bool
   ) throws(BackendError) {
@@ -93,18 +105,22 @@ public final class ErrorBackend: BlockBackend {
     try base.writeZeroes(
       range, mayPunch: mayPunch, isDurable: isDurable, mustBeFast: mustBeFast)
   }
+  /// A call of `BackendOperations.trim`; a failed one has trimmed nothing.
   public func trim(_ range: Range<UInt64>, isDurable: Bool) throws(BackendError) {
     try pass(.trim)
     try base.trim(range, isDurable: isDurable)
   }
+  /// A call of `BackendOperations.flush`; a failed one has made nothing durable.
   public func flush() throws(BackendError) {
     try pass(.flush)
     try base.flush()
   }
+  /// The medium's: it is no call, and never fails by the mode.
   public func extents(
     in range: Range<UInt64>, maximum: Int
   ) throws(BackendError) -> [BackendExtent] {
     try base.extents(in: range, maximum: maximum)
   }
+  /// The medium's.
   public func prefetch(_ range: Range<UInt64>) { base.prefetch(range) }
 }

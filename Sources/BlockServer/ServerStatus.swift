@@ -40,6 +40,7 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     /// The ways to the client, those that are still being set up included.
     public var paths: [TransportPath]
 
+    /// See each for its unit.
     public init(
       name: String, inFlight: Int, memoryBytes: Int, devices: [OpenDevice],
       paths: [TransportPath]
@@ -60,6 +61,7 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     /// What it was opened for: ro, rw or migration.
     public var accessMode: String
 
+    /// As the client and the server name it.
     public init(mappingPath: String, export: String, accessMode: String) {
       self.mappingPath = mappingPath
       self.export = export
@@ -84,10 +86,14 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     public var seconds: UInt64
     /// Requests that came by this path since then, and were done.
     public var reads: UInt64
+    /// The data of these, in bytes.
     public var readBytes: UInt64
+    /// As `reads`.
     public var writes: UInt64
+    /// The data of these, in bytes.
     public var writtenBytes: UInt64
 
+    /// See each for its unit.
     public init(
       client: String, server: String, device: String, state: String, connections: Int,
       attempt: UInt16, seconds: UInt64, reads: UInt64, readBytes: UInt64, writes: UInt64,
@@ -112,6 +118,7 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     public var name: String
     /// Where the bytes come from, for people.
     public var path: String
+    /// What LIST tells clients of it.
     public var description: String
     /// ro, rw, migration or overlay.
     public var access: String
@@ -140,9 +147,13 @@ public struct ServerStatus: Codable, Equatable, Sendable {
   }
   /// What has been done in one second, on average.
   public struct Rates: Codable, Equatable, Sendable {
+    /// Requests.
     public var reads: Double
+    /// In bytes.
     public var readBytes: Double
+    /// Requests.
     public var writes: Double
+    /// In bytes.
     public var writtenBytes: Double
   }
   /// A part of a medium.
@@ -154,6 +165,7 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     /// "in use", "failed" and so on.
     public var state: String
 
+    /// All three are for people.
     public init(path: String, role: String, state: String) {
       self.path = path
       self.role = role
@@ -191,10 +203,12 @@ public struct ServerStatus: Codable, Equatable, Sendable {
     public var succeeded: Bool
     /// How many were done, or refused, since the start.
     public var done: UInt64
+    /// As `done`.
     public var refused: UInt64
     /// Why the last one was refused.
     public var reason: String?
 
+    /// `reason` is nil after a success.
     public init(succeeded: Bool, done: UInt64, refused: UInt64, reason: String?) {
       self.succeeded = succeeded
       self.done = done

@@ -7,7 +7,9 @@ import WireFormat
 
 /// Bits without a name here are ignored.
 public struct ChunkFlags: OptionSet, Sendable {
+  /// As on the wire.
   public let rawValue: UInt16
+  /// Whatever came: unknown values are kept.
   public init(rawValue: UInt16) { self.rawValue = rawValue }
 
   /// The last chunk of a reply, and only it.
@@ -17,7 +19,9 @@ public struct ChunkFlags: OptionSet, Sendable {
 /// What a chunk carries. A client that meets an unknown type fails the request when the type is an
 /// error, and hangs up when it is not.
 public struct ChunkType: RawRepresentable, Equatable, Sendable {
+  /// As on the wire.
   public let rawValue: UInt16
+  /// Whatever came: unknown values are kept.
   public init(rawValue: UInt16) { self.rawValue = rawValue }
 
   /// Nothing; for `done` alone.
@@ -55,6 +59,7 @@ public struct StructuredChunkHeader: Equatable, Sendable, WireEncodable {
   /// As the server says: nothing may be allocated by it before it has met a limit.
   public var payloadByteCount: UInt32
 
+  /// `cookie` is the request's.
   public init(flags: ChunkFlags, type: ChunkType, cookie: UInt64, payloadByteCount: UInt32) {
     self.flags = flags
     self.type = type
@@ -77,7 +82,9 @@ public struct StructuredChunkHeader: Equatable, Sendable, WireEncodable {
     payloadByteCount = bytes.bigEndian(UInt32.self, at: 16)
   }
 
+  /// In bytes, as on the wire.
   public var encodedByteCount: Int { Self.byteCount }
+  /// As on the wire; `output` has room for `encodedByteCount` bytes.
   public func encode(into output: inout OutputSpan<UInt8>) {
     output.append(bigEndian: Self.magic)
     output.append(bigEndian: flags.rawValue)
@@ -105,6 +112,7 @@ public struct ExtendedChunkHeader: Equatable, Sendable, WireEncodable {
   /// As the server says: nothing may be allocated by it before it has met a limit.
   public var payloadByteCount: UInt64
 
+  /// `cookie` and `offset` are the request's.
   public init(
     flags: ChunkFlags, type: ChunkType, cookie: UInt64, offset: UInt64, payloadByteCount: UInt64
   ) {
@@ -131,7 +139,9 @@ public struct ExtendedChunkHeader: Equatable, Sendable, WireEncodable {
     payloadByteCount = bytes.bigEndian(UInt64.self, at: 24)
   }
 
+  /// In bytes, as on the wire.
   public var encodedByteCount: Int { Self.byteCount }
+  /// As on the wire; `output` has room for `encodedByteCount` bytes.
   public func encode(into output: inout OutputSpan<UInt8>) {
     output.append(bigEndian: Self.magic)
     output.append(bigEndian: flags.rawValue)
@@ -153,6 +163,7 @@ public struct HoleChunk: Equatable, Sendable, WireEncodable {
   /// Not 0.
   public var byteCount: UInt32
 
+  /// Of the export, in bytes.
   public init(offset: UInt64, byteCount: UInt32) {
     self.offset = offset
     self.byteCount = byteCount
@@ -168,7 +179,9 @@ public struct HoleChunk: Equatable, Sendable, WireEncodable {
     guard byteCount > 0 else { throw .value(field: "hole length", actual: 0) }
   }
 
+  /// In bytes, as on the wire.
   public var encodedByteCount: Int { Self.byteCount }
+  /// As on the wire; `output` has room for `encodedByteCount` bytes.
   public func encode(into output: inout OutputSpan<UInt8>) {
     output.append(bigEndian: offset)
     output.append(bigEndian: byteCount)
@@ -185,6 +198,7 @@ public struct ErrorChunk: Equatable, Sendable, WireEncodable {
   /// Where a READ went wrong; nil when all of the reply is void.
   public var offset: UInt64?
 
+  /// `text` is for people, and may be empty.
   public init(error: ErrorNumber, text: ByteString = "", offset: UInt64? = nil) {
     self.error = error
     self.text = text
@@ -210,7 +224,9 @@ public struct ErrorChunk: Equatable, Sendable, WireEncodable {
     offset = tail == 0 ? nil : bytes.bigEndian(UInt64.self, at: textEnd)
   }
 
+  /// In bytes, as on the wire.
   public var encodedByteCount: Int { 6 + text.count + (offset == nil ? 0 : 8) }
+  /// As on the wire; `output` has room for `encodedByteCount` bytes.
   public func encode(into output: inout OutputSpan<UInt8>) {
     output.append(bigEndian: error.rawValue)
     output.append(bigEndian: UInt16(truncatingIfNeeded: text.count))

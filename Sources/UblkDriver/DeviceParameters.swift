@@ -13,18 +13,24 @@ public struct UblkExport: Equatable, Sendable {
   public var preferredBlockByteCount: UInt32 = 4096
   /// The longest read or write. Source: NBD `doc/proto.md`, 2^25 when nothing was said.
   public var maximumPayloadByteCount: UInt32 = 1 << 25
+  /// Writes are refused by the kernel.
   public var isReadOnly = false
+  /// Seeks are expensive: what the queue's `rotational` shows.
   public var isRotational = false
   /// It flushes, and so may have a cache.
   public var takesFlush = false
   /// Counts only with `takesFlush`.
   public var takesFUA = false
+  /// The device shows discards.
   public var takesTrim = false
+  /// The device shows writes of zeroes.
   public var takesWriteZeroes = false
   /// The longest that the server takes in one request; what is shown may be less.
   public var trimByteCountMaximum = UInt64.max
+  /// As `trimByteCountMaximum`.
   public var writeZeroesByteCountMaximum = UInt64.max
 
+  /// Of an export of so many bytes of which nothing else was said.
   public init(byteCount: UInt64) { self.byteCount = byteCount }
 }
 
@@ -39,6 +45,7 @@ public enum UblkGeometryError: Error, Equatable, Sendable {
   /// 4096 bytes at least must fit in one request.
   case payloadBelowPage(byteCount: UInt32)
 
+  /// What was seen, and what a person can do about it.
   public var report: (reason: String, advice: String) {
     switch self {
     case .belowOneBlock(let size, let block):
@@ -68,6 +75,7 @@ public struct DeviceParameters: Equatable, Sendable {
   public static let byteCount = 112
   /// Source: `UBLK_PARAM_TYPE_*`.
   public static let typeBasic: UInt32 = 1
+  /// As `typeBasic`.
   public static let typeDiscard: UInt32 = 2
   /// One TRIM of the protocol could ask for 4 GiB; 1 GiB keeps a slow server from long silence.
   public static let trimByteCountMaximum: UInt32 = 1 << 30
@@ -78,9 +86,13 @@ public struct DeviceParameters: Equatable, Sendable {
 
   /// Source: `UBLK_ATTR_*`.
   public struct Attributes: OptionSet, Sendable {
+    /// As in the structure.
     public let rawValue: UInt32
+    /// Bits without a name here are kept.
     public init(rawValue: UInt32) { self.rawValue = rawValue }
+    /// The kernel refuses writes.
     public static let readOnly = Attributes(rawValue: 1 << 0)  // UBLK_ATTR_READ_ONLY
+    /// Seeks are expensive.
     public static let rotational = Attributes(rawValue: 1 << 1)  // UBLK_ATTR_ROTATIONAL
     /// Without it no flush ever arrives.
     public static let volatileCache = Attributes(rawValue: 1 << 2)
@@ -88,6 +100,7 @@ public struct DeviceParameters: Equatable, Sendable {
     public static let fua = Attributes(rawValue: 1 << 3)
   }
 
+  /// What holds for the whole device.
   public var attributes: Attributes
   /// Powers of two, in bytes. The least that a request may have: 9 to 12.
   public var logicalBlockShift: UInt8
